@@ -10,11 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+
 """The [kubernetes] options of nova.conf, all of them."""
 
 from oslo_config import cfg
 
-GROUP = cfg.OptGroup('kubernetes', title='Kubernetes pod of this node')
+GROUP = cfg.OptGroup(
+    'kubernetes', title='Kubernetes options',
+    help='How K8sLibvirtDriver finds out what its Kubernetes pod may use, and '
+         'what it makes of it.')
 
 OPTS = [
     cfg.StrOpt(
@@ -29,11 +33,88 @@ OPTS = [
         ],
         help='Where the CPU and memory limits of the pod are read from.'),
     cfg.StrOpt(
-        'manifest',
-        help='Path of the manifest to read with ``limits_from = manifest``.'),
+        'unlimited',
+        default='error',
+        choices=[
+            ('error', 'nova-compute does not start'),
+            ('host', 'the whole machine is reported'),
+        ],
+        help="""What to do where no CPU or memory limit is set.
+
+A pod without a limit competes for the machine with every other pod, so the
+machine is reported only where that is asked for.
+"""),
     cfg.StrOpt(
         'container',
-        help='Name of the container whose limits are meant for guests.'),
+        help="""The container whose limits are meant for guests.
+
+The name of a container or of a restartable init container, or ``*`` for the
+whole pod: its own limit where it has one, otherwise the sum of its
+containers' limits, each of which must then have one. May be left out where
+the pod has one container only.
+
+Do not name the container of a daemon: nova-compute's own limit is meant for
+nova-compute.
+"""),
+    cfg.StrOpt(
+        'namespace',
+        help='Namespace of the pod. Default: ``POD_NAMESPACE`` in the '
+             'environment, then the namespace of the service account.'),
+    cfg.StrOpt(
+        'pod_name',
+        help='Name of the pod. Default: ``POD_NAME`` in the environment, then '
+             'the host name. With ``limits_from = manifest``: the name of the '
+             'Pod or workload, where the file holds several.'),
+    cfg.StrOpt(
+        'pod_selector',
+        help="""Labels of the pod, as kubectl takes them.
+
+For a pod whose name is random, libvirt's pod in most deployments: exactly one
+pod with these labels must be on this node. Wins over ``pod_name``. Only for
+``limits_from = api``.
+"""),
+    cfg.StrOpt(
+        'node_name',
+        help='Name of the Kubernetes node of the pod. Default: ``NODE_NAME`` '
+             'in the environment (from ``spec.nodeName``), then what the pod '
+             'itself says.'),
+    cfg.StrOpt(
+        'hypervisor_hostname',
+        help="""Name of Nova's compute node. Default: ``node_name``.
+
+It stays the same whatever the pod is called. Where Nova already knows this
+host under another name, because it ran with another driver, set that name
+here to keep the record with its allocations. Do not change it afterwards.
+"""),
+    cfg.StrOpt(
+        'kubeconfig',
+        help='Path of a kubeconfig file to reach the API server with. '
+             'Default: the service account of the pod.'),
+    cfg.IntOpt(
+        'api_timeout',
+        default=10,
+        min=1,
+        help='Seconds to wait for an answer of the API server. At start, '
+             'nova-compute waits this long for the limits before it gives '
+             'up.'),
+    cfg.StrOpt(
+        'manifest',
+        help='Path of a YAML file that holds a Pod, Deployment, StatefulSet, '
+             'DaemonSet or ReplicaSet, for ``limits_from = manifest``. A '
+             'changed file counts at once; while it is broken, the last good '
+             'limits stay.'),
+    cfg.StrOpt(
+        'downward_api_dir',
+        default='/etc/podinfo',
+        help="""Folder of a downward API volume, for ``limits_from =
+downward_api``.
+
+Files in it: ``cpu_millicores`` (``limits.cpu`` with ``divisor: 1m``) and
+``memory_bytes`` (``limits.memory``). Add ``cpu_request_millicores``
+(``requests.cpu`` with ``divisor: 1m``) and ``memory_request_bytes``
+(``requests.memory``): where no limit is set, Kubernetes shows the node's
+allocatable instead, and only the requests betray it.
+"""),
 ]
 
 

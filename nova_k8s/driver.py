@@ -10,10 +10,168 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+
 """Nova's libvirt driver for compute nodes that run as Kubernetes pods."""
 
+import os
+import sys
+
+import nova.conf
+from nova import context as nova_context
+from nova import exception
+from nova import objects
 from nova.virt.libvirt import driver
+from oslo_log import log as logging
+
+from nova_k8s import conf
+from nova_k8s import errors
+from nova_k8s import follow
+from nova_k8s import inventory
+from nova_k8s import kube
+from nova_k8s import sources
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+conf.register_opts(CONF)
 
 
 class K8sLibvirtDriver(driver.LibvirtDriver):
     """Nova's libvirt driver, bounded by what its Kubernetes pod may use."""
+
+    def __init__(self, virtapi, read_only=False):
+        super().__init__(virtapi, read_only)
+        # Until init_host() there is no budget and no name of our own, and
+        # everything is as in Nova's driver.
+        self._follower = None
+        self._node_name = None
+        self._reported = {}
+        self._warned = None
+
+    def init_host(self, host):
+        """Start, or end nova-compute with one line that says why not."""
+        try:
+            self._init_limits(host)
+        except errors.LimitsError as exc:
+            LOG.error('nova-compute does not start: %s', exc)
+            # Nova logs a traceback for every exception from here. It ends
+            # itself this way where it cannot load its driver.
+            sys.exit(1)
+        super().init_host(host)
+        self._follower.start()
+
+    def _init_limits(self, host):
+        source = sources.from_conf(CONF)
+        timeout = (CONF.kubernetes.api_timeout
+                   if CONF.kubernetes.limits_from == 'api' else 0)
+        budget = follow.first(source, timeout)
+        inventory.check(budget, CONF.kubernetes.unlimited, reserved())
+        self._node_name = (
+            CONF.kubernetes.hypervisor_hostname or
+            kube.node_name(CONF, os.environ) or budget.node_name)
+        self._check_name(host)
+        self._follower = follow.Follower(source, budget, self._push)
+        LOG.info('Limits for guests: %s millicores, %s bytes of memory, from '
+                 '%s', budget.cpu_millicores, budget.memory_bytes,
+                 budget.source)
+
+    def _check_name(self, host):
+        """Refuse to become a second compute node beside a running one.
+
+        Nova itself refuses too, but cannot name the way out.
+        """
+        if not self._node_name:
+            return
+        try:
+            nodes = objects.ComputeNodeList.get_all_by_host(
+                nova_context.get_admin_context(), host)
+        except exception.ComputeHostNotFound:
+            return
+        names = [node.hypervisor_hostname for node in nodes]
+        if names and self._node_name not in names:
+            raise errors.Refused(
+                f'Nova knows the compute node of host {host} as '
+                f'{", ".join(names)}, and now it would be {self._node_name}. '
+                f'To keep the record and its allocations, set [kubernetes] '
+                f'hypervisor_hostname = {names[0]}')
+
+    def cleanup_host(self, host):
+        if self._follower:
+            self._follower.stop()
+        super().cleanup_host(host)
+
+    def get_available_nodes(self, refresh=False):
+        if self._node_name:
+            return [self._node_name]
+        return super().get_available_nodes(refresh=refresh)
+
+    def get_nodenames_by_uuid(self, refresh=False):
+        nodes = super().get_nodenames_by_uuid(refresh=refresh)
+        if self._node_name:
+            return dict.fromkeys(nodes, self._node_name)
+        return nodes
+
+    def get_available_resource(self, nodename):
+        data = super().get_available_resource(nodename)
+        if self._node_name:
+            data['hypervisor_hostname'] = self._node_name
+        if self._follower:
+            limits = self._limits()
+            for resource_class, field in ((inventory.VCPU, 'vcpus'),
+                                          (inventory.MEMORY_MB, 'memory_mb')):
+                before = self._reported.get(resource_class)
+                if data[field] or before:
+                    data[field] = inventory.total(
+                        data[field], limits[resource_class],
+                        before['total'] if before else 0)[0]
+        return data
+
+    def update_provider_tree(self, provider_tree, nodename, allocations=None):
+        super().update_provider_tree(
+            provider_tree, nodename, allocations=allocations)
+        if not self._follower:
+            return
+        stock = provider_tree.data(nodename).inventory
+        self._warn({resource_class: stock[resource_class]['total']
+                    for resource_class in inventory.FIELDS
+                    if resource_class in stock})
+        bounded = inventory.bound(stock, self._limits(), self._reported)
+        self._reported = {
+            resource_class: bounded[resource_class]
+            for resource_class in inventory.FIELDS
+            if resource_class in bounded}
+        provider_tree.update_inventory(nodename, bounded)
+        # Nova's driver keeps a copy, for what is claimed from the tree later.
+        self.provider_tree.update_inventory(nodename, bounded)
+
+    def _limits(self):
+        return inventory.limits(self._follower.budget,
+                                CONF.kubernetes.unlimited)
+
+    def _warn(self, machine):
+        seen = (self._follower.budget, machine)
+        if seen != self._warned and self._follower.budget:
+            for line in inventory.warnings(*seen):
+                LOG.warning('%s', line)
+        self._warned = seen
+
+    def _push(self):
+        """Have Nova report now, not at its next periodic task."""
+        budget = self._follower.budget
+        if budget:
+            LOG.info('Limits for guests changed: %s millicores, %s bytes of '
+                     'memory, from %s', budget.cpu_millicores,
+                     budget.memory_bytes, budget.source)
+            self._warn()
+        tracker = self.virtapi._compute.rt
+        for nodename in self.get_available_nodes():
+            # Disabled: before the first periodic update, which will report.
+            if not tracker.disabled(nodename):
+                tracker.update_available_resource(
+                    nova_context.get_admin_context(), nodename)
+
+
+def reserved():
+    """By resource class, what Nova keeps from guests."""
+    return {inventory.VCPU: CONF.reserved_host_cpus,
+            inventory.MEMORY_MB: CONF.reserved_host_memory_mb}

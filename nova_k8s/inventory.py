@@ -1,0 +1,151 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What Nova is told: the machine's inventory, bounded by the pod's Budget.
+
+Pure functions over the records that Nova's driver reports to Placement.
+"""
+
+from nova_k8s import errors
+
+VCPU = 'VCPU'
+MEMORY_MB = 'MEMORY_MB'
+
+MIB = 1024 * 1024
+
+# What the pod's limits bound, and the field of the limit.
+FIELDS = {VCPU: 'cpu', MEMORY_MB: 'memory'}
+
+
+def limits(budget, unlimited):
+    """Return the limit by resource class, in Placement's units.
+
+    0 says that nothing may be placed: there is no budget, or it has no limit.
+    None says that the machine is the limit.
+
+    :param budget: budget.Budget, or None where it was lost
+    :param unlimited: [kubernetes] unlimited: 'error' or 'host'
+    """
+    if budget is None:
+        return {VCPU: 0, MEMORY_MB: 0}
+    no_limit = None if unlimited == 'host' else 0
+    cpu, memory = budget.cpu_millicores, budget.memory_bytes
+    return {VCPU: no_limit if cpu is None else cpu // 1000,
+            MEMORY_MB: no_limit if memory is None else memory // MIB}
+
+
+def total(machine, limit, last):
+    """Return (total, closed) of one resource class.
+
+    closed says that all of the total must be reserved. A class once reported
+    never disappears: Placement refuses to remove one that is allocated, and
+    would keep the old, larger inventory.
+
+    :param machine: what the machine has
+    :param limit: as from limits()
+    :param last: the total last reported, 0 for none
+    """
+    if limit is None:
+        return (machine, False) if machine else (last, True)
+    bounded = min(machine, limit)
+    if bounded < 1:
+        return max(1, last), True
+    return bounded, False
+
+
+def bound(stock, limits, last):
+    """Return the inventory of the compute node, within the limits.
+
+    :param stock: the records of Nova's driver by resource class
+    :param limits: as from limits()
+    :param last: the records last returned from here by resource class
+    """
+    inventory = dict(stock)
+    for resource_class, limit in limits.items():
+        before = last.get(resource_class)
+        record = stock.get(resource_class)
+        if record is None and before is None:
+            # Nova offers none of it: [compute] cpu_dedicated_set, say.
+            continue
+        machine = record['total'] if record else 0
+        inventory[resource_class] = _bound_record(
+            record or before,
+            *total(machine, limit, before['total'] if before else 0))
+    return inventory
+
+
+def _bound_record(record, total, closed):
+    return dict(
+        record,
+        total=total,
+        min_unit=min(record['min_unit'], total),
+        max_unit=total if closed else min(record['max_unit'], total),
+        step_size=min(record['step_size'], total),
+        reserved=total if closed else min(record['reserved'], total))
+
+
+def check(budget, unlimited, reserved):
+    """Refuse what is not enough to start a compute node with.
+
+    :param reserved: by resource class, what Nova keeps from guests
+    :raises errors.Refused: with the field and the option to set
+    """
+    if budget.missing and unlimited != 'host':
+        raise errors.Refused(
+            f'{budget.source}: no limit is set at '
+            f'{" and ".join(budget.missing)}; set one, or [kubernetes] '
+            f'unlimited = host to offer the whole machine')
+    options = {VCPU: 'reserved_host_cpus',
+               MEMORY_MB: 'reserved_host_memory_mb'}
+    units = {VCPU: 'core', MEMORY_MB: 'MiB'}
+    for resource_class, limit in limits(budget, unlimited).items():
+        if limit is None:
+            continue
+        field = f'resources.limits.{FIELDS[resource_class]}'
+        unit = units[resource_class]
+        if limit < 1:
+            raise errors.Refused(
+                f'{budget.source}: {field} is below one {unit}, which leaves '
+                f'nothing for guests; raise it, or name another container in '
+                f'[kubernetes] container')
+        if limit < reserved[resource_class]:
+            raise errors.Refused(
+                f'{budget.source}: {field} is {limit} {unit}, below the '
+                f'{reserved[resource_class]} that '
+                f'{options[resource_class]} keeps from guests; raise the '
+                f'limit or lower {options[resource_class]}')
+
+
+def warnings(budget, machine):
+    """Return what an operator should know, a line each.
+
+    :param machine: by resource class, what the machine has
+    """
+    found = []
+    for what, limit, request in (
+            ('cpu', budget.cpu_millicores, budget.cpu_request_millicores),
+            ('memory', budget.memory_bytes, budget.memory_request_bytes)):
+        if limit is not None and request is not None and request < limit:
+            unit = 'millicores' if what == 'cpu' else 'bytes'
+            found.append(
+                f'{budget.source}: resources.requests.{what} of {request} '
+                f'{unit} is below the limit of {limit}: Kubernetes may '
+                f'promise the difference to other pods. Set the request to '
+                f'the limit.')
+    for resource_class, limit in limits(budget, 'host').items():
+        has = machine.get(resource_class)
+        if limit is not None and has is not None and limit > has:
+            found.append(
+                f'{budget.source}: resources.limits.{FIELDS[resource_class]} '
+                f'allows {limit} {resource_class}, the machine has {has}: '
+                f'{has} is reported.')
+    return found

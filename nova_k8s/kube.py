@@ -1,0 +1,93 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The Kubernetes API server: a client for it, and its errors in words."""
+
+import json
+import socket
+
+from kubernetes import client
+from kubernetes import config
+import urllib3
+
+from nova_k8s import errors
+
+_NAMESPACE_FILE = '/var/run/secrets/kubernetes.io/serviceaccount/namespace'
+
+
+def api_client(conf):
+    """Return a kubernetes.client.ApiClient as [kubernetes] in conf says.
+
+    :raises errors.Refused: when there is neither a cluster nor a kubeconfig
+    """
+    configuration = client.Configuration()
+    options = conf.kubernetes
+    try:
+        if options.kubeconfig:
+            config.load_kube_config(
+                options.kubeconfig, client_configuration=configuration,
+                persist_config=False)
+        else:
+            config.load_incluster_config(client_configuration=configuration)
+    except (config.ConfigException, OSError, ValueError, TypeError) as exc:
+        if options.kubeconfig:
+            raise errors.Refused(
+                f'[kubernetes] kubeconfig {options.kubeconfig}: {exc}'
+            ) from None
+        raise errors.Refused(
+            f'No service account of a pod here ({exc}); set [kubernetes] '
+            f'kubeconfig, or limits_from = manifest') from None
+    # A repetition is the caller's affair: urllib3's own would hide for how
+    # long nothing was heard.
+    configuration.retries = False
+    return client.ApiClient(configuration)
+
+
+def namespace(conf, environ):
+    """The namespace of the pod: option, POD_NAMESPACE, service account's."""
+    found = conf.kubernetes.namespace or environ.get('POD_NAMESPACE')
+    if found:
+        return found
+    try:
+        with open(_NAMESPACE_FILE, encoding='utf-8') as f:
+            return f.read().strip()
+    except OSError:
+        raise errors.Refused(
+            '[kubernetes] namespace is not set; nor is POD_NAMESPACE in the '
+            'environment') from None
+
+
+def pod_name(conf, environ):
+    """The name of this pod: option, POD_NAME, host name."""
+    return (conf.kubernetes.pod_name or environ.get('POD_NAME') or
+            socket.gethostname())
+
+
+def node_name(conf, environ):
+    """The Kubernetes node of this pod, or None: option, NODE_NAME."""
+    return conf.kubernetes.node_name or environ.get('NODE_NAME') or None
+
+
+def explain(exc, host):
+    """Return one line on an error of the client, for an operator."""
+    if isinstance(exc, client.ApiException) and exc.status:
+        try:
+            message = json.loads(exc.body)['message']
+        except (KeyError, TypeError, ValueError):
+            message = exc.reason
+        # A refusal for want of a right names the account, the verb, the
+        # resource and the namespace.
+        return f'API server {host}: {exc.status}: {message}'
+    if isinstance(exc, urllib3.exceptions.MaxRetryError):
+        exc = exc.reason
+    return f'API server {host}: {" ".join(str(exc).split())}'
+
