@@ -17,7 +17,6 @@ over the dict that Kubernetes serialises.
 """
 
 import dataclasses
-import types
 import typing as ty
 
 from nova_k8s import errors
@@ -45,8 +44,8 @@ class Budget:
 
     cpu_millicores: ty.Optional[int] = None
     memory_bytes: ty.Optional[int] = None
-    hugepages: ty.Mapping[str, int] = types.MappingProxyType({})
-    """Bytes by page size, as Kubernetes writes it (2Mi, 1Gi)."""
+    hugepages: ty.Tuple[ty.Tuple[str, int], ...] = ()
+    """(page size as Kubernetes writes it, bytes), as in ('2Mi', 4194304)."""
 
     ephemeral_storage_bytes: ty.Optional[int] = None
     cpu_request_millicores: ty.Optional[int] = None
@@ -154,7 +153,7 @@ def _from_pod(pod, choice, who, read_from):
         source=who + (f' ({read_from})' if read_from else ''),
         cpu_millicores=_integer(limits.get(CPU), 1000),
         memory_bytes=_integer(limits.get(MEMORY)),
-        hugepages=types.MappingProxyType(hugepages),
+        hugepages=tuple(hugepages.items()),
         ephemeral_storage_bytes=_integer(limits.get(EPHEMERAL_STORAGE)),
         cpu_request_millicores=_integer(requests[CPU], 1000),
         memory_request_bytes=_integer(requests[MEMORY]),

@@ -38,7 +38,6 @@ is one, and 0 where there is none.
 
 import os
 import re
-import types
 
 from nova_k8s import budget
 from nova_k8s import errors
@@ -75,7 +74,7 @@ class Source:
             source=f'downward API volume {self._folder}',
             cpu_millicores=limits[CPU],
             memory_bytes=limits[MEMORY],
-            hugepages=types.MappingProxyType(self._hugepages()),
+            hugepages=tuple(self._hugepages()),
             ephemeral_storage_bytes=self._number(EPHEMERAL_STORAGE),
             cpu_request_millicores=requests[CPU_REQUEST],
             memory_request_bytes=requests[MEMORY_REQUEST],
@@ -87,12 +86,10 @@ class Source:
              (CPU, MEMORY, CPU_REQUEST, MEMORY_REQUEST)], changed, stop)
 
     def _hugepages(self):
-        found = {}
         for name in sorted(os.listdir(self._folder)):
             match = _HUGEPAGES.fullmatch(name)
             if match:
-                found[match[1]] = self._number(name, required=True)
-        return found
+                yield match[1], self._number(name, required=True)
 
     def _number(self, name, required=False):
         path = os.path.join(self._folder, name)
