@@ -162,7 +162,6 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             LOG.info('Limits for guests changed: %s millicores, %s bytes of '
                      'memory, from %s', budget.cpu_millicores,
                      budget.memory_bytes, budget.source)
-            self._warn()
         tracker = self.virtapi._compute.rt
         for nodename in self.get_available_nodes():
             # Disabled: before the first periodic update, which will report.

@@ -11,17 +11,16 @@
 # under the License.
 
 
-"""Real Nova services and Placement in one process, with our driver.
-
-libvirt is Nova's own fake of it.
-"""
+"""Real Nova services and Placement in one process, with our driver."""
 
 import os
 import sys
+import time
 
 import fixtures
 import nova.conf
 from nova.tests.functional.libvirt import base
+from nova import utils
 import yaml
 
 from nova_k8s import conf
@@ -30,9 +29,12 @@ CONF = nova.conf.CONF
 
 conf.register_opts(CONF)
 
+# Nova's fake of libvirt counts its KiB as MiB.
+HOST_MEMORY_MB = 16780000
+
 
 class ServersTestBase(base.ServersTestBase):
-    """Starts compute nodes whose limits stand in a manifest."""
+    """libvirt is Nova's own fake of it; the limits stand in a manifest."""
 
     microversion = 'latest'
     ADMIN_API = True
@@ -43,10 +45,14 @@ class ServersTestBase(base.ServersTestBase):
         self.flags(api_paste_config=os.path.join(
             sys.prefix, 'etc/nova/api-paste.ini'), group='wsgi')
         super().setUp()
+        for name in ('NODE_NAME', 'POD_NAME', 'POD_NAMESPACE'):
+            self.useFixture(fixtures.EnvironmentVariable(name))
         self.manifest = os.path.join(
             self.useFixture(fixtures.TempDir()).path, 'pod.yaml')
         self.flags(limits_from='manifest', manifest=self.manifest,
                    group='kubernetes')
+        self.flags(reserved_host_memory_mb=0, cpu_allocation_ratio=1.0,
+                   ram_allocation_ratio=1.0)
 
     def _setup_compute_service(self):
         # The base class has Nova's own driver here.
@@ -62,7 +68,39 @@ class ServersTestBase(base.ServersTestBase):
             yaml.safe_dump(pod, f)
         os.rename(self.manifest + '.new', self.manifest)
 
+    def start(self, host='compute1', **limits):
+        self.set_limits(**limits)
+        self.start_compute(hostname=host)
+
     def inventory(self, host='compute1'):
         return self.placement.get(
             '/resource_providers/%s/inventories' % self.compute_rp_uuids[host]
         ).body['inventories']
+
+    def wait_for_inventory(self, **expected):
+        """Wait until (total, reserved) by class are so in Placement."""
+        deadline = time.monotonic() + 10
+        while True:
+            found = {rc: (record['total'], record['reserved'])
+                     for rc, record in self.inventory().items()
+                     if rc in expected}
+            if found == expected or time.monotonic() > deadline:
+                self.assertEqual(expected, found)
+                return
+            time.sleep(0.1)
+
+    def boot(self, vcpus=1, memory_mb=512, expected_state='ACTIVE'):
+        flavor = self._create_flavor(vcpu=vcpus, memory_mb=memory_mb, disk=1,
+                                     ephemeral=0)
+        return self._create_server(flavor_id=flavor, networks='none',
+                                   expected_state=expected_state)
+
+    def assert_full(self, **flavor):
+        server = self.boot(expected_state='ERROR', **flavor)
+        self.assertIn('No valid host', server['fault']['message'])
+
+    def hypervisor(self):
+        # 2.87 is the last microversion with vcpus and memory_mb.
+        with utils.temporary_mutation(self.admin_api, microversion='2.87'):
+            return self.admin_api.api_get(
+                '/os-hypervisors/detail').body['hypervisors'][0]

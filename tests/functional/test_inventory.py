@@ -15,49 +15,262 @@
 
 import time
 
+import fixtures
+
 from nova_k8s import inventory
 from tests.functional import base
 
 
-class InventoryTest(base.ServersTestBase):
+class ReportedTest(base.ServersTestBase):
+
+    def test_inventory_is_the_limits(self):
+        self.start(cpu='7500m', memory='2000Mi')
+        found = self.inventory()
+        self.assertEqual(
+            {'total': 7, 'reserved': 0, 'min_unit': 1, 'max_unit': 7,
+             'step_size': 1, 'allocation_ratio': 1.0},
+            found[inventory.VCPU])
+        self.assertEqual(
+            {'total': 2000, 'reserved': 0, 'min_unit': 1, 'max_unit': 2000,
+             'step_size': 1, 'allocation_ratio': 1.0},
+            found[inventory.MEMORY_MB])
+        self.assertIn('DISK_GB', found)
+
+    def test_hypervisors_api_tells_the_same(self):
+        self.start(cpu='7500m', memory='2000Mi')
+        hypervisor = self.hypervisor()
+        self.assertEqual(7, hypervisor['vcpus'])
+        self.assertEqual(2000, hypervisor['memory_mb'])
+
+    def test_never_more_than_the_machine(self):
+        self.start(cpu='1k', memory='1Pi')
+        found = self.inventory()
+        self.assertEqual(16, found[inventory.VCPU]['total'])
+        self.assertEqual(base.HOST_MEMORY_MB,
+                         found[inventory.MEMORY_MB]['total'])
+        self.assertIn('allows 1000 VCPU, the machine has 16',
+                      self.stdlog.logger.output)
+
+    def test_what_nova_reserves_and_its_ratios_stay(self):
+        self.flags(reserved_host_memory_mb=512, cpu_allocation_ratio=4.0)
+        self.start(cpu='2', memory='2Gi')
+        found = self.inventory()
+        self.assertEqual(512, found[inventory.MEMORY_MB]['reserved'])
+        self.assertEqual(4.0, found[inventory.VCPU]['allocation_ratio'])
+
+    def test_unlimited_host(self):
+        self.flags(unlimited='host', group='kubernetes')
+        self.start(cpu='2')
+        found = self.inventory()
+        self.assertEqual(2, found[inventory.VCPU]['total'])
+        self.assertEqual(base.HOST_MEMORY_MB,
+                         found[inventory.MEMORY_MB]['total'])
+
+
+class FullTest(base.ServersTestBase):
+
+    def test_servers_fit_up_to_the_memory_limit(self):
+        self.start(cpu='8', memory='2Gi')
+        for _ in range(2):
+            self.boot(memory_mb=1024)
+        self.assert_full(memory_mb=1)
+
+    def test_servers_fit_up_to_the_cpu_limit(self):
+        self.start(cpu='3900m', memory='16Gi')
+        self.boot(vcpus=2)
+        self.boot(vcpus=1)
+        self.assert_full(vcpus=1)
+
+
+class ShrinkTest(base.ServersTestBase):
 
     def setUp(self):
         super().setUp()
-        self.flags(reserved_host_memory_mb=0)
-        self.flags(cpu_allocation_ratio=1.0, ram_allocation_ratio=1.0)
+        self.start(cpu='4', memory='4Gi')
+        self.server = self.boot(vcpus=2, memory_mb=2048)
 
-    def _start(self, **limits):
-        self.set_limits(**limits)
-        self.start_compute(hostname='compute1')
+    def assert_kept(self):
+        self.assertEqual(
+            'ACTIVE', self.api.get_server(self.server['id'])['status'])
+        usages = self.placement.get(
+            '/resource_providers/%s/usages' % self.compute_rp_uuids['compute1']
+        ).body['usages']
+        self.assertEqual(2, usages[inventory.VCPU])
+        self.assertEqual(2048, usages[inventory.MEMORY_MB])
 
-    def _wait_for(self, expected, seconds=10):
-        """Wait until (total, reserved) in Placement are as expected."""
-        deadline = time.monotonic() + seconds
-        while True:
-            found = {rc: (record['total'], record['reserved'])
-                     for rc, record in self.inventory().items()
-                     if rc in expected}
-            if found == expected or time.monotonic() > deadline:
-                self.assertEqual(expected, found)
-                return
+    def assert_recovers(self):
+        self.set_limits(cpu='4', memory='4Gi')
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        self.boot(vcpus=2, memory_mb=2048)
+
+    def test_below_what_is_allocated(self):
+        self.set_limits(cpu='1', memory='1Gi')
+        self.wait_for_inventory(VCPU=(1, 0), MEMORY_MB=(1024, 0))
+        self.assertEqual(1, self.hypervisor()['vcpus'])
+        self.assert_full(vcpus=1, memory_mb=1)
+        self.assert_kept()
+        self.assert_recovers()
+
+    def test_below_one_core(self):
+        self.set_limits(cpu='500m', memory='4Gi')
+        self.wait_for_inventory(VCPU=(4, 4), MEMORY_MB=(4096, 0))
+        self.assertEqual(4, self.hypervisor()['vcpus'])
+        self.assert_full()
+        self.assert_kept()
+        self.assert_recovers()
+
+    def test_one_limit_is_lost(self):
+        self.set_limits(cpu='4')
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 4096))
+        self.assert_full()
+        self.assert_kept()
+        self.assert_recovers()
+
+    def test_the_container_is_lost(self):
+        self.flags(container='libvirt', group='kubernetes')
+        self.restart_compute_service('compute1')
+        with open(self.manifest, encoding='utf-8') as f:
+            text = f.read()
+        with open(self.manifest, 'w', encoding='utf-8') as f:
+            f.write(text.replace('name: libvirt', 'name: other'))
+        self.wait_for_inventory(VCPU=(4, 4), MEMORY_MB=(4096, 4096))
+        self.assertEqual(4, self.hypervisor()['vcpus'])
+        self.assertEqual(4096, self.hypervisor()['memory_mb'])
+        self.assert_full()
+        self.assert_kept()
+        self.assert_recovers()
+
+    def test_a_broken_manifest_changes_nothing(self):
+        with open(self.manifest, 'w', encoding='utf-8') as f:
+            f.write('kind: Pod\nspec: {containers: [')
+        self._wait_for_log('The last known limits stay in force')
+        self._run_periodics()
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        self.set_limits(cpu='5', memory='4Gi')
+        self.wait_for_inventory(VCPU=(5, 0), MEMORY_MB=(4096, 0))
+
+    def test_a_restart_changes_nothing(self):
+        self.restart_compute_service('compute1')
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        self.assert_kept()
+
+    def _wait_for_log(self, text):
+        deadline = time.monotonic() + 10
+        while (text not in self.stdlog.logger.output and
+                time.monotonic() < deadline):
             time.sleep(0.1)
+        self.assertIn(text, self.stdlog.logger.output)
 
-    def _hypervisor(self):
-        # 2.87 is the last microversion with these fields.
-        with self._microversion('2.87'):
-            return self.admin_api.api_get(
-                '/os-hypervisors/detail').body['hypervisors'][0]
 
-    def _boot(self, expected_state='ACTIVE'):
-        return self._create_server(
-            flavor_id=self.flavor, networks='none',
-            expected_state=expected_state)
+class StartTest(base.ServersTestBase):
 
-    def test_inventory_is_the_limits(self):
-        self._start(cpu='1500m', memory='2000Mi')
-        found = self.inventory()
-        self.assertEqual(1, found[inventory.VCPU]['total'])
-        self.assertEqual(1, found[inventory.VCPU]['max_unit'])
-        self.assertEqual(2000, found[inventory.MEMORY_MB]['total'])
-        self.assertEqual(2000, found[inventory.MEMORY_MB]['max_unit'])
-        self.assertIn('DISK_GB', found)
+    def refusal(self, **limits):
+        """Start, and return the one line with which it does not."""
+        if limits:
+            self.set_limits(**limits)
+        before = len(self.stdlog.logger.output)
+        self.assertRaises(SystemExit, self.start_compute)
+        lines = self.stdlog.logger.output[before:].splitlines()
+        self.assertNotIn('Traceback', '\n'.join(lines))
+        found = [line for line in lines if 'does not start' in line]
+        self.assertEqual(1, len(found), lines)
+        return found[0]
+
+    def test_unreadable(self):
+        line = self.refusal()
+        self.assertIn(self.manifest, line)
+        self.assertIn('[kubernetes] manifest', line)
+
+    def test_no_such_container(self):
+        self.flags(container='qemu', group='kubernetes')
+        line = self.refusal(cpu='4', memory='4Gi')
+        self.assertIn('Pod openstack/compute', line)
+        self.assertIn('no container qemu', line)
+        self.assertIn('[kubernetes] container', line)
+
+    def test_no_limit(self):
+        line = self.refusal(cpu='4')
+        self.assertIn('Pod openstack/compute, container libvirt', line)
+        self.assertIn('spec.containers[libvirt].resources.limits.memory', line)
+        self.assertIn('[kubernetes] unlimited', line)
+
+    def test_below_one_core(self):
+        line = self.refusal(cpu='500m', memory='4Gi')
+        self.assertIn('resources.limits.cpu', line)
+
+    def test_below_what_is_reserved(self):
+        self.flags(reserved_host_memory_mb=2048)
+        line = self.refusal(cpu='4', memory='1Gi')
+        self.assertIn('resources.limits.memory', line)
+        self.assertIn('reserved_host_memory_mb', line)
+
+
+class NameTest(base.ServersTestBase):
+    """The compute node keeps its name, whatever its pod is called."""
+
+    libvirt_hostname = None
+
+    def _get_connection(self, *args, **kwargs):
+        connection = super()._get_connection(*args, **kwargs)
+        if self.libvirt_hostname:
+            connection.getHostname = lambda: self.libvirt_hostname
+        return connection
+
+    def start_pod(self, hostname):
+        self.libvirt_hostname = hostname
+        if 'compute1' in self.computes:
+            self.restart_compute_service(
+                'compute1', keep_hypervisor_state=False)
+        else:
+            self.start(cpu='4', memory='4Gi')
+
+    def providers(self):
+        return {each['uuid']: each['name'] for each in self.placement.get(
+            '/resource_providers').body['resource_providers']}
+
+    def allocations(self):
+        return self.placement.get(
+            '/resource_providers/%s/allocations' %
+            self.compute_rp_uuids['compute1']).body['allocations']
+
+    def test_another_pod_on_the_same_node(self):
+        self.useFixture(fixtures.EnvironmentVariable('NODE_NAME', 'compute1'))
+        self.start_pod('nova-compute-7d9f-abcde')
+        server = self.boot()
+        hypervisor, providers = self.hypervisor(), self.providers()
+        allocations = self.allocations()
+        self.assertEqual('compute1', hypervisor['hypervisor_hostname'])
+        self.assertEqual(['compute1'], list(providers.values()))
+        self.assertIn(server['id'], allocations)
+
+        self.start_pod('nova-compute-7d9f-fghij')
+        self._run_periodics()
+        after = self.hypervisor()
+        self.assertEqual('compute1', after['hypervisor_hostname'])
+        self.assertEqual(hypervisor['id'], after['id'])
+        self.assertEqual(providers, self.providers())
+        self.assertEqual(allocations, self.allocations())
+        self.assertEqual('compute1', self.admin_api.get_server(server['id'])[
+            'OS-EXT-SRV-ATTR:hypervisor_hostname'])
+
+    def test_adoption(self):
+        # It ran with Nova's own driver, under libvirt's host name.
+        self.start(cpu='4', memory='4Gi')
+        self.boot()
+        hypervisor, providers = self.hypervisor(), self.providers()
+        allocations = self.allocations()
+        connection = self.computes['compute1'].driver._get_connection()
+
+        self.useFixture(fixtures.EnvironmentVariable('NODE_NAME', 'node1'))
+        self.assertRaises(SystemExit, self.restart_compute_service, 'compute1')
+        line, = [line for line in self.stdlog.logger.output.splitlines()
+                 if 'does not start' in line]
+        self.assertIn('as compute1, and now it would be node1', line)
+        self.assertIn('[kubernetes] hypervisor_hostname = compute1', line)
+
+        self.flags(hypervisor_hostname='compute1', group='kubernetes')
+        self.start_compute(connection=connection)
+        self._run_periodics()
+        self.assertEqual(hypervisor['id'], self.hypervisor()['id'])
+        self.assertEqual(providers, self.providers())
+        self.assertEqual(allocations, self.allocations())
