@@ -1,0 +1,29 @@
+# Two targets matter: test and demo. Both set up what they need and say so.
+
+# The first Python that Nova supports.
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	$$python -c 'import sys; \
+	sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+	2>/dev/null && echo $$python && break; done)
+TOX = .venv/bin/tox
+
+.PHONY: test demo system clean
+
+test: system $(TOX)
+	$(TOX) run
+
+demo: system
+	tests/demo/run
+
+system:
+	@tools/setup-system.sh
+
+$(TOX): | system
+	@test -n "$(PYTHON)" || \
+		{ echo 'No Python 3.10, 3.11 or 3.12 was found.' >&2; exit 1; }
+	@echo 'Creating a virtual environment for tox in .venv'
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/pip install --quiet 'tox>=4.28,<5'
+
+clean:
+	rm -rf .tox .venv .stestr .coverage* .hypothesis build cover dist *.egg-info
