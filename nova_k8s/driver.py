@@ -65,7 +65,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         timeout = (CONF.kubernetes.api_timeout
                    if CONF.kubernetes.limits_from == 'api' else 0)
         budget = follow.first(source, timeout)
-        inventory.check(budget, CONF.kubernetes.unlimited, reserved())
+        inventory.check(budget, CONF.kubernetes.unlimited,
+                        inventory.reserved(CONF))
         self._node_name = (
             CONF.kubernetes.hypervisor_hostname or
             kube.node_name(CONF, os.environ) or budget.node_name)
@@ -168,9 +169,3 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             if not tracker.disabled(nodename):
                 tracker.update_available_resource(
                     nova_context.get_admin_context(), nodename)
-
-
-def reserved():
-    """By resource class, what Nova keeps from guests."""
-    return {inventory.VCPU: CONF.reserved_host_cpus,
-            inventory.MEMORY_MB: CONF.reserved_host_memory_mb}

@@ -26,6 +26,21 @@ MIB = 1024 * 1024
 FIELDS = {VCPU: 'cpu', MEMORY_MB: 'memory'}
 
 
+def reserved(conf):
+    """By resource class, what Nova keeps from guests.
+
+    :param conf: nova.conf.CONF
+    """
+    return {VCPU: conf.reserved_host_cpus,
+            MEMORY_MB: conf.reserved_host_memory_mb}
+
+
+def capacity(record):
+    """What Placement sells of a record, by its own formula."""
+    return int((record['total'] - record['reserved']) *
+               record['allocation_ratio'])
+
+
 def limits(budget, unlimited):
     """Return the limit by resource class, in Placement's units.
 

@@ -17,6 +17,7 @@ import time
 
 import fixtures
 
+from nova_k8s.cmd import report
 from nova_k8s import inventory
 from tests.functional import base
 
@@ -274,3 +275,37 @@ class NameTest(base.ServersTestBase):
         self.assertEqual(hypervisor['id'], self.hypervisor()['id'])
         self.assertEqual(providers, self.providers())
         self.assertEqual(allocations, self.allocations())
+
+
+class ReportTest(base.ServersTestBase):
+    """nova-k8s report says what Placement then has."""
+
+    def assert_same(self):
+        found = self.inventory()
+        host = self.computes['compute1'].driver._host
+        machine = 'cpus=%d,memory=%dMi' % (
+            len(host.get_online_cpus()), host.get_memory_mb_total())
+        result, _ = report.report(machine)
+        self.assertEqual({rc: found[rc] for rc in inventory.FIELDS
+                          if rc in found}, result['inventory'])
+
+    def test_limits(self):
+        self.flags(reserved_host_memory_mb=512)
+        self.start(cpu='2500m', memory='2Gi')
+        self.assert_same()
+
+    def test_machine_and_ratios(self):
+        self.flags(cpu_allocation_ratio=None, ram_allocation_ratio=None,
+                   reserved_host_cpus=1)
+        self.start(cpu='100', memory='1Pi')
+        self.assert_same()
+
+    def test_shared_cpus(self):
+        self.flags(cpu_shared_set='2-4,15', group='compute')
+        self.start(cpu='100', memory='2Gi')
+        self.assert_same()
+
+    def test_dedicated_cpus(self):
+        self.flags(cpu_dedicated_set='2-7', group='compute')
+        self.start(cpu='100', memory='2Gi')
+        self.assert_same()

@@ -1,0 +1,134 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""nova-k8s report: what Nova will be told, before anything is deployed."""
+
+import json
+import sys
+
+import nova.conf
+from oslo_config import cfg
+from rich import console
+from rich import table
+import yaml
+
+from nova_k8s import conf
+from nova_k8s import errors
+from nova_k8s import follow
+from nova_k8s import inventory
+from nova_k8s import machine as machines
+from nova_k8s import sources
+
+CONF = nova.conf.CONF
+
+
+def add_parser(commands):
+    parser = commands.add_parser(
+        'report', help='what Nova will be told of this compute node',
+        description='Show what Nova will be told, before anything is '
+                    'deployed. Without --manifest, the limits are read from '
+                    'where nova.conf says.')
+    parser.add_argument(
+        '--manifest', metavar='FILE',
+        help='read the limits from this manifest')
+    parser.add_argument(
+        '--container', metavar='NAME',
+        help='the container whose limits are meant for guests, * for all')
+    parser.add_argument(
+        '--config-file', metavar='FILE', action='append',
+        help='nova.conf; may be repeated')
+    parser.add_argument(
+        '--machine', metavar='cpus=N,memory=Q',
+        help='the machine, where it is not this one (cpus=64,memory=256Gi)')
+    parser.add_argument(
+        '--format', choices=('table', 'json', 'yaml'), default='table')
+    return parser
+
+
+def run(args):
+    configure(args)
+    result, budget = report(args.machine)
+    if args.format == 'json':
+        print(json.dumps(result, indent=2))
+    elif args.format == 'yaml':
+        print(yaml.safe_dump(result, sort_keys=False), end='')
+    else:
+        show(result, budget, console.Console(file=sys.stdout))
+
+
+def configure(args):
+    """Load nova.conf as the arguments say.
+
+    :raises errors.Refused: when it cannot be loaded
+    """
+    conf.register_opts(CONF)
+    # Somebody who looks at a manifest wants Nova's defaults, not what
+    # happens to lie in /etc on the machine in front of him.
+    files = args.config_file or ([] if args.manifest else None)
+    try:
+        CONF([], project='nova', default_config_files=files)
+        if args.manifest:
+            CONF.set_override('limits_from', 'manifest', 'kubernetes')
+            CONF.set_override('manifest', args.manifest, 'kubernetes')
+        if args.container:
+            CONF.set_override('container', args.container, 'kubernetes')
+        CONF.kubernetes.limits_from
+    except cfg.Error as exc:
+        raise errors.Refused(' '.join(str(exc).split())) from None
+
+
+def report(machine_text=None):
+    """Return what scripts get to see, and the Budget behind it."""
+    budget = follow.first(sources.from_conf(CONF), 0)
+    unlimited = CONF.kubernetes.unlimited
+    inventory.check(budget, unlimited, inventory.reserved(CONF))
+    machine = (machines.given(machine_text) if machine_text else
+               machines.from_libvirt(CONF.libvirt.connection_uri or
+                                     'qemu:///system') or
+               machines.local())
+    stock = machines.stock_inventory(machine, CONF)
+    has = {rc: record['total'] for rc, record in stock.items()}
+    return {
+        'machine': {'cpus': machine.cpus, 'memory_mb': machine.memory_mb,
+                    'source': machine.source},
+        'budget': budget.as_dict(),
+        'inventory': inventory.bound(
+            stock, inventory.limits(budget, unlimited), {}),
+        'warnings': inventory.warnings(budget, has),
+    }, budget
+
+
+def show(result, budget, out):
+    """Print the report for people."""
+    out.print(f'Limits of {budget.source}', highlight=False, markup=False,
+              soft_wrap=True)
+    out.print(f'Machine: {result["machine"]["source"]}', highlight=False,
+              soft_wrap=True)
+    machine = {inventory.VCPU: result['machine']['cpus'],
+               inventory.MEMORY_MB: result['machine']['memory_mb']}
+    limits = inventory.limits(budget, 'host')
+    grid = table.Table()
+    grid.add_column('')
+    for heading in ('machine', 'limit', 'total', 'reserved', 'ratio', 'sold'):
+        grid.add_column(heading, justify='right')
+    for resource_class, record in result['inventory'].items():
+        limit = limits[resource_class]
+        grid.add_row(
+            resource_class, str(machine[resource_class]),
+            'none' if limit is None else str(limit), str(record['total']),
+            str(record['reserved']), str(record['allocation_ratio']),
+            str(inventory.capacity(record)))
+    out.print(grid)
+    for line in result['warnings']:
+        out.print(f'Warning: {line}', highlight=False, markup=False,
+                  soft_wrap=True)

@@ -1,0 +1,111 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""The machine, and what Nova's driver reports of it before any limit."""
+
+import dataclasses
+
+import libvirt
+from nova.virt import hardware
+import psutil
+
+from nova_k8s import errors
+from nova_k8s import inventory
+from nova_k8s import quantity
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    cpus: int
+    memory_mb: int
+    source: str
+    """Where it was read from, for messages."""
+
+
+def given(text):
+    """Return the machine of 'cpus=64,memory=256Gi'.
+
+    :raises errors.Refused: when it is something else
+    """
+    fields = dict(each.partition('=')[::2] for each in text.split(','))
+    if sorted(fields) != ['cpus', 'memory']:
+        raise errors.Refused(
+            f'--machine {text}: expected cpus=NUMBER,memory=QUANTITY, for '
+            f'example cpus=64,memory=256Gi')
+    try:
+        cpus = int(quantity.parse(fields['cpus'], 'cpus'))
+        memory = int(quantity.parse(fields['memory'], 'memory'))
+    except errors.LimitsError as exc:
+        raise errors.Refused(f'--machine {text}: {exc}') from None
+    return Machine(cpus, memory // inventory.MIB, 'given')
+
+
+def from_libvirt(uri):
+    """Return the machine as libvirt tells it, or None where none answers."""
+    # libvirt prints its errors to stderr otherwise.
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    try:
+        connection = libvirt.openReadOnly(uri)
+    except libvirt.libvirtError:
+        return None
+    try:
+        info = connection.getInfo()
+    finally:
+        connection.close()
+    return Machine(info[2], info[1], f'libvirt at {uri}')
+
+
+def local():
+    """Return the machine that this runs on, as the kernel tells it."""
+    return Machine(psutil.cpu_count(),
+                   psutil.virtual_memory().total // inventory.MIB,
+                   'this machine (no libvirt answers)')
+
+
+def stock_inventory(machine, conf):
+    """Return the records that Nova's driver would report to Placement.
+
+    Those of LibvirtDriver.update_provider_tree() that a limit bounds; a
+    functional test holds them against Nova's own.
+
+    :param conf: nova.conf.CONF
+    """
+    cpus = range(machine.cpus)
+    shared = hardware.get_cpu_shared_set()
+    if shared is not None:
+        cpus = shared.intersection(cpus)
+    elif hardware.get_cpu_dedicated_set():
+        cpus = ()
+    totals = {
+        inventory.VCPU: len(cpus),
+        inventory.MEMORY_MB: (conf.libvirt.file_backed_memory or
+                              machine.memory_mb),
+    }
+    ratios = {
+        inventory.VCPU: (conf.cpu_allocation_ratio or
+                         conf.initial_cpu_allocation_ratio),
+        inventory.MEMORY_MB: (conf.ram_allocation_ratio or
+                              conf.initial_ram_allocation_ratio),
+    }
+    reserved = inventory.reserved(conf)
+    return {
+        resource_class: {
+            'total': total,
+            'reserved': reserved[resource_class],
+            'min_unit': 1,
+            'max_unit': total,
+            'step_size': 1,
+            'allocation_ratio': ratios[resource_class],
+        }
+        for resource_class, total in totals.items() if total
+    }
