@@ -77,6 +77,23 @@ def node_name(conf, environ):
     return conf.kubernetes.node_name or environ.get('NODE_NAME') or None
 
 
+def check_status(answer):
+    """Raise ApiException unless the raw answer of a call is a success.
+
+    The calls do it themselves only for answers that they decode.
+    """
+    if not 200 <= answer.status < 300:
+        exc = client.ApiException(status=answer.status, reason=answer.reason)
+        exc.body = answer.data
+        raise exc
+
+
+def body_of(answer):
+    """Return the JSON in the raw answer of a call."""
+    check_status(answer)
+    return json.loads(answer.data)
+
+
 def explain(exc, host):
     """Return one line on an error of the client, for an operator."""
     if isinstance(exc, client.ApiException) and exc.status:
@@ -90,4 +107,3 @@ def explain(exc, host):
     if isinstance(exc, urllib3.exceptions.MaxRetryError):
         exc = exc.reason
     return f'API server {host}: {" ".join(str(exc).split())}'
-

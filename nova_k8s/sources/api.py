@@ -10,43 +10,54 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+
 """Limits from the pod itself, as the Kubernetes API server tells it."""
 
-import json
+import functools
 import os
-
-from kubernetes import client
-import urllib3
 
 from nova_k8s import budget
 from nova_k8s import errors
 from nova_k8s import kube
+from nova_k8s import watch
 
 
 class Source:
     """Reads one pod, by its name or by its labels and node.
 
-    :param api: kubernetes.client.ApiClient
+    The cost at the API server does not depend on the size of the cluster:
+    one list, then a watch of what the query selects.
+
+    :param connect: returns a kubernetes.client.ApiClient
     :param container: [kubernetes] container
     :param timeout: seconds that one request may take
     """
 
-    def __init__(self, api, namespace, name=None, selector=None, node=None,
-                 container=None, timeout=10):
-        self._api = client.CoreV1Api(api)
-        self._host = api.configuration.host
-        self._namespace = namespace
-        self._name = name
-        self._selector = selector
-        self._node = node
+    def __init__(self, connect, namespace, name=None, selector=None,
+                 node=None, container=None, timeout=10):
         self._container = container
-        self._timeout = timeout
+        self._selector = selector
+        if selector:
+            self._what = (f'pods {selector} of namespace {namespace} on node '
+                          f'{node}')
+            query = {'label_selector': selector,
+                     'field_selector': f'spec.nodeName={node}'}
+        else:
+            self._what = f'Pod {namespace}/{name}'
+            query = {'field_selector': f'metadata.name={name}'}
+        self._open = functools.partial(
+            watch.Watch, connect, 'list_namespaced_pod', self._what,
+            timeout=timeout, namespace=namespace, **query)
+        self._watch = None
 
     def read(self):
-        return self.budget(self._pods())
+        if self._watch:
+            return self.budget(self._watch.objects())
+        return self.budget(self._open(changed=None).list()[0])
 
     def watch(self, changed, stop):
-        stop.wait()
+        self._watch = self._open(changed=changed)
+        self._watch.run(stop)
 
     def budget(self, pods):
         """Return the budget of the one pod that is meant.
@@ -54,37 +65,12 @@ class Source:
         :raises errors.Refused: when there is not exactly one
         """
         return budget.from_pod(self._choose(pods), self._container,
-                               f'API server {self._host}')
-
-    def _pods(self):
-        query = {'label_selector': self._selector} if self._selector else {}
-        try:
-            # As they come, not as the client's models: those drop what the
-            # client's release does not know.
-            answer = self._api.list_namespaced_pod(
-                self._namespace, field_selector=self._field_selector(),
-                _preload_content=False, _request_timeout=self._timeout,
-                **query)
-            return [dict(pod, kind='Pod')
-                    for pod in json.loads(answer.data)['items']]
-        except (client.ApiException, urllib3.exceptions.HTTPError, OSError,
-                KeyError, TypeError, ValueError) as exc:
-            raise errors.Unreadable(
-                f'{self._what()}: {kube.explain(exc, self._host)}') from None
-
-    def _field_selector(self):
-        if self._selector:
-            return f'spec.nodeName={self._node}'
-        return f'metadata.name={self._name}'
-
-    def _what(self):
-        if self._selector:
-            return (f'pods {self._selector} of namespace {self._namespace} '
-                    f'on node {self._node}')
-        return f'Pod {self._namespace}/{self._name}'
+                               'API server')
 
     def _choose(self, pods):
-        running = [pod for pod in pods if not _finished(pod)]
+        running = [pod for pod in pods
+                   if pod.get('status', {}).get('phase')
+                   not in ('Succeeded', 'Failed')]
         if len(running) > 1:
             # In a rolling update the old pod is still there while it ends.
             running = [pod for pod in running
@@ -94,15 +80,15 @@ class Source:
             return running[0]
         if running:
             raise errors.Refused(
-                f'{self._what()}: several match '
+                f'{self._what}: several match '
                 f'({", ".join(sorted(map(budget.describe, running)))}); '
                 f'narrow [kubernetes] pod_selector down to one')
         options = ('pod_selector, namespace and node_name' if self._selector
                    else 'pod_name and namespace (POD_NAME and POD_NAMESPACE '
                         'in the environment)')
         raise errors.Refused(
-            f'{self._what()}: not found at API server {self._host}; set '
-            f'[kubernetes] {options}')
+            f'{self._what}: not found at the API server; set [kubernetes] '
+            f'{options}')
 
 
 def from_conf(conf, environ=os.environ):
@@ -117,11 +103,9 @@ def from_conf(conf, environ=os.environ):
             '[kubernetes] pod_selector needs the node of this pod: set '
             'NODE_NAME in the environment from spec.nodeName, or [kubernetes] '
             'node_name')
+    connect = functools.partial(kube.api_client, conf)
+    # At once, because an error of the operator is worth no waiting.
+    connect()
     return Source(
-        kube.api_client(conf), kube.namespace(conf, environ),
-        kube.pod_name(conf, environ), options.pod_selector, node,
-        options.container, options.api_timeout)
-
-
-def _finished(pod):
-    return pod.get('status', {}).get('phase') in ('Succeeded', 'Failed')
+        connect, kube.namespace(conf, environ), kube.pod_name(conf, environ),
+        options.pod_selector, node, options.container, options.api_timeout)

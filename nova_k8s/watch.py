@@ -1,0 +1,166 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Watching a few Kubernetes objects, and knowing when that does not work.
+
+A thin layer over kubernetes.informer.SharedInformer, which lists, watches
+and resumes. It reconnects at once and for ever, waits for ever on a
+connection that hangs, and tells failures to its log only.
+"""
+
+import logging
+import random
+import types
+
+from kubernetes import client
+from kubernetes import informer
+
+from nova_k8s import errors
+from nova_k8s import kube
+
+# How long one watch lasts, in seconds. After it the objects are listed again,
+# so it bounds for how long a connection that hangs, or a server whose state
+# was rolled back, goes unnoticed.
+PERIOD = 60
+
+# Seconds between two connections while they fail: doubled from the first to
+# the last, less up to half by chance, so that the compute nodes of a cloud do
+# not return all at once.
+FIRST_DELAY, LAST_DELAY = 0.5, 30
+
+# One failure is not worth a word: an API server that is restarted ends all
+# its watches.
+SILENT_FAILURES = 1
+
+# The informer writes a traceback for each failure. What failed is said once,
+# by whoever needs the objects.
+logging.getLogger('kubernetes.informer').setLevel(logging.CRITICAL)
+
+
+class Watch:
+    """Keeps the objects that a list call returns.
+
+    :param connect: returns a new kubernetes.client.ApiClient. It is called
+        for each connection: tokens, CAs and kubeconfigs rotate.
+    :param method: name of the list call of CoreV1Api
+    :param what: what is watched, for messages
+    :param changed: called, from another thread, when objects() may have
+        something new to say
+    :param timeout: seconds to wait for an answer
+    :param query: namespace, field_selector and label_selector
+    """
+
+    def __init__(self, connect, method, what, changed, timeout, **query):
+        self._connect = connect
+        self._method = method
+        self._what = what
+        self._changed = changed
+        self._timeout = timeout
+        self._query = query
+        self._stop = None
+        self._failures = 0
+        self._problem = 'not yet connected'
+        self._informer = None
+        self._host = ''
+
+    def list(self):
+        """Ask the API server; return (objects as dicts, resource version).
+
+        :raises errors.LimitsError: when there is no proper answer
+        """
+        try:
+            api = self._api()
+            # As they come, not as the client's models: those drop what the
+            # client's release does not know.
+            answer = getattr(api, self._method)(
+                _preload_content=False, _request_timeout=self._timeout,
+                **self._query)
+            body = kube.body_of(answer)
+            return body['items'], body['metadata']['resourceVersion']
+        except errors.LimitsError:
+            raise
+        except Exception as exc:
+            # Whatever comes over the network, and whatever the client makes
+            # of it: there is no list of what it raises.
+            raise errors.Unreadable(
+                f'{self._what}: {kube.explain(exc, self._host)}') from None
+
+    def objects(self):
+        """Return the objects as last seen, from memory.
+
+        :raises errors.Unreadable: when they may have changed since
+        """
+        if self._problem:
+            raise errors.Unreadable(self._problem)
+        return self._informer.cache.list()
+
+    def run(self, stop):
+        """Watch until the event stop is set."""
+        self._stop = stop
+        self._informer = informer.SharedInformer(
+            self._list_or_watch(), resync_period=PERIOD, **self._query)
+        for event in (informer.ADDED, informer.MODIFIED, informer.DELETED):
+            self._informer.add_event_handler(event, self._heard)
+        self._informer.add_event_handler(informer.ERROR, self._failed)
+        self._informer.start()
+        stop.wait()
+        self._informer.stop()
+
+    def _api(self):
+        api = self._connect()
+        self._host = api.configuration.host
+        return client.CoreV1Api(api)
+
+    def _list_or_watch(self):
+        def list_or_watch(watch=False, **query):
+            # The informer looks for this line, to pass on what it gets as
+            # it is.
+            """List or watch.
+
+            :rtype: object
+            """
+            if not watch:
+                items, version = self.list()
+                return types.SimpleNamespace(
+                    items=items, metadata=types.SimpleNamespace(
+                        resource_version=version))
+            api = self._api()
+            query['_request_timeout'] = (self._timeout,
+                                         PERIOD + self._timeout)
+            answer = getattr(api, self._method)(
+                watch=True, **query)
+            kube.check_status(answer)
+            self._succeeded()
+            return answer
+        return list_or_watch
+
+    def _heard(self, _object):
+        self._failures = 0
+        self._succeeded()
+
+    def _succeeded(self):
+        # What came before the connection was made is in the cache by now: an
+        # empty list has no event.
+        self._problem = None
+        self._changed()
+
+    def _failed(self, exc):
+        """Wait, in the informer's thread, before it connects again."""
+        problem = (str(exc) if isinstance(exc, errors.LimitsError) else
+                   f'{self._what}: {kube.explain(exc, self._host)}')
+        self._failures += 1
+        if self._failures > SILENT_FAILURES:
+            self._problem = problem
+            self._changed()
+        longest = min(LAST_DELAY, FIRST_DELAY * 2 ** (self._failures - 1))
+        self._stop.wait(longest * random.uniform(0.5, 1))
