@@ -36,6 +36,16 @@ _RESIZE_NOT_ACCEPTED = ('Deferred', 'Infeasible')
 
 
 @dataclasses.dataclass(frozen=True)
+class Reference:
+    """An object in the cluster, as events name it."""
+
+    kind: str
+    name: str
+    uid: str
+    namespace: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
 class Budget:
     """What a pod may use. None means that no limit is set."""
 
@@ -55,6 +65,14 @@ class Budget:
 
     node_name: ty.Optional[str] = None
     """spec.nodeName of the pod, where it is known."""
+
+    resize_pending: ty.Optional[str] = dataclasses.field(
+        default=None, compare=False)
+    """Why the kubelet has not accepted a resize that the spec wishes."""
+
+    pod: ty.Optional['Reference'] = dataclasses.field(
+        default=None, compare=False)
+    """The pod in the cluster that it was read from."""
 
     def as_dict(self):
         """The part of it that scripts get to see."""
@@ -158,7 +176,17 @@ def _from_pod(pod, choice, who, read_from):
         cpu_request_millicores=_integer(requests[CPU], 1000),
         memory_request_bytes=_integer(requests[MEMORY]),
         missing=tuple(missing),
-        node_name=str(spec.get('nodeName') or '') or None)
+        node_name=str(spec.get('nodeName') or '') or None,
+        resize_pending=pending,
+        pod=_reference(pod))
+
+
+def _reference(pod):
+    metadata = _mapping(pod.get('metadata'), 'metadata')
+    if not metadata.get('uid'):
+        return None
+    return Reference('Pod', str(metadata.get('name')), str(metadata['uid']),
+                     str(metadata.get('namespace') or ''))
 
 
 def _long_running(spec, status):
@@ -209,14 +237,15 @@ def _choose(containers, name, spec):
 
 
 def _resize_not_accepted(status):
+    """Return the kubelet's reason, or None."""
     for i, each in enumerate(_list(status.get('conditions'),
                                    'status.conditions')):
         each = _mapping(each, f'status.conditions[{i}]')
         if (each.get('type') == 'PodResizePending' and
                 each.get('status') == 'True' and
                 each.get('reason') in _RESIZE_NOT_ACCEPTED):
-            return True
-    return False
+            return '%s: %s' % (each['reason'], each.get('message') or '?')
+    return None
 
 
 def _container_limits(container, pending):

@@ -13,22 +13,28 @@
 
 """Nova's libvirt driver for compute nodes that run as Kubernetes pods."""
 
+import functools
 import os
 import sys
 
+from nova.compute import resource_tracker
 import nova.conf
 from nova import context as nova_context
 from nova import exception
 from nova import objects
+from nova import utils
 from nova.virt.libvirt import driver
 from oslo_log import log as logging
 
 from nova_k8s import conf
 from nova_k8s import errors
+from nova_k8s import events
 from nova_k8s import follow
 from nova_k8s import inventory
 from nova_k8s import kube
+from nova_k8s import last
 from nova_k8s import sources
+from nova_k8s import story
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -44,6 +50,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         # Until init_host() there is no budget and no name of our own, and
         # everything is as in Nova's driver.
         self._follower = None
+        self._recorder = None
         self._node_name = None
         self._reported = {}
         self._warned = None
@@ -62,19 +69,20 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
 
     def _init_limits(self, host):
         source = sources.from_conf(CONF)
-        timeout = (CONF.kubernetes.api_timeout
-                   if CONF.kubernetes.limits_from == 'api' else 0)
-        budget = follow.first(source, timeout)
-        inventory.check(budget, CONF.kubernetes.unlimited,
+        state = last.first(CONF, source)
+        inventory.check(state.budget, CONF.kubernetes.unlimited,
                         inventory.reserved(CONF))
         self._node_name = (
             CONF.kubernetes.hypervisor_hostname or
-            kube.node_name(CONF, os.environ) or budget.node_name)
+            kube.node_name(CONF, os.environ) or state.budget.node_name)
         self._check_name(host)
-        self._follower = follow.Follower(source, budget, self._push)
-        LOG.info('Limits for guests: %s millicores, %s bytes of memory, from '
-                 '%s', budget.cpu_millicores, budget.memory_bytes,
-                 budget.source)
+        if CONF.kubernetes.limits_from == 'api':
+            self._recorder = events.Recorder(
+                functools.partial(kube.api_client, CONF),
+                self._node_name or host, CONF.kubernetes.api_timeout)
+            self._recorder.start()
+        self._follower = follow.Follower(source, state, self._tell, self._push)
+        self._tell(None, state)
 
     def _check_name(self, host):
         """Refuse to become a second compute node beside a running one.
@@ -99,6 +107,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
     def cleanup_host(self, host):
         if self._follower:
             self._follower.stop()
+        if self._recorder:
+            self._recorder.stop()
         super().cleanup_host(host)
 
     def get_available_nodes(self, refresh=False):
@@ -146,26 +156,41 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self.provider_tree.update_inventory(nodename, bounded)
 
     def _limits(self):
-        return inventory.limits(self._follower.budget,
+        return inventory.limits(self._follower.state.budget,
                                 CONF.kubernetes.unlimited)
 
     def _warn(self, machine):
-        seen = (self._follower.budget, machine)
-        if seen != self._warned and self._follower.budget:
+        seen = (self._follower.state.budget, machine)
+        if seen != self._warned and seen[0]:
             for line in inventory.warnings(*seen):
                 LOG.warning('%s', line)
         self._warned = seen
 
+    def _tell(self, before, after):
+        """Say once what changed, and keep it for the next start."""
+        if after.budget and not after.problem and (
+                not before or before != after):
+            last.save(CONF, after.budget)
+        subject = after.budget or (before and before.budget)
+        for line in story.of(before, after, CONF.kubernetes.unlimited):
+            (LOG.info if line.type == story.NORMAL else LOG.error)(
+                '%s', line.text)
+            if self._recorder and subject and subject.pod:
+                self._recorder.record(subject.pod, *line)
+
     def _push(self):
         """Have Nova report now, not at its next periodic task."""
-        budget = self._follower.budget
-        if budget:
-            LOG.info('Limits for guests changed: %s millicores, %s bytes of '
-                     'memory, from %s', budget.cpu_millicores,
-                     budget.memory_bytes, budget.source)
         tracker = self.virtapi._compute.rt
+        context = nova_context.get_admin_context()
         for nodename in self.get_available_nodes():
             # Disabled: before the first periodic update, which will report.
             if not tracker.disabled(nodename):
-                tracker.update_available_resource(
-                    nova_context.get_admin_context(), nodename)
+                self._push_inventory(context, tracker, nodename)
+                tracker.update_available_resource(context, nodename)
+
+    # The audit above walks the disks of all guests before it reports. The
+    # inventory must not wait for that, so what the audit does last is done
+    # first, under the audit's own lock.
+    @utils.synchronized(resource_tracker.COMPUTE_RESOURCE_SEMAPHORE, fair=True)
+    def _push_inventory(self, context, tracker, nodename):
+        tracker._update(context, tracker.compute_nodes[nodename])

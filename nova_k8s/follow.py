@@ -10,13 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The budget as last known, and the worker that keeps it so."""
 
+"""What is known of the budget, and the worker that keeps it so."""
+
+import dataclasses
 import threading
 import time
+import typing as ty
 
 from oslo_log import log as logging
 
+from nova_k8s import budget
 from nova_k8s import errors
 
 LOG = logging.getLogger(__name__)
@@ -27,6 +31,22 @@ SETTLE = 0.05
 
 # Seconds until Nova is told again, when it could not be told.
 RETRY = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What is known of the budget. Never changed, only replaced."""
+
+    budget: ty.Optional[budget.Budget]
+    """None says that the limits were lost: nothing may be placed."""
+
+    problem: ty.Optional[str] = None
+    """Why it was lost or is stale."""
+
+    @property
+    def stale(self):
+        """It may have changed since it was read."""
+        return bool(self.budget and self.problem)
 
 
 def first(source, timeout):
@@ -46,25 +66,34 @@ def first(source, timeout):
             time.sleep(min(1, timeout / 10))
 
 
-class Follower:
-    """Keeps ``budget`` up to date; None says that the limits were lost.
+def next_state(source, state):
+    """Return the state after one more look at the source."""
+    try:
+        return State(source.read())
+    except errors.Unreadable as exc:
+        return State(state.budget, str(exc))
+    except errors.Refused as exc:
+        return State(None, str(exc))
 
-    Readers read the attribute: it is replaced, never changed.
+
+class Follower:
+    """Keeps ``state`` up to date.
 
     :param source: see nova_k8s.sources
-    :param present: the budget to begin with
-    :param push: called after each change; may raise, and is then called
-        again a little later
+    :param state: the State to begin with
+    :param tell: called once for each change, with the states before and after
+    :param push: called after each change of the budget; may raise, and is
+        then called again a little later
     """
 
     # Plain threads serve both of Nova's concurrency backends: under eventlet
     # they are patched to be green ones.
 
-    def __init__(self, source, present, push):
-        self.budget = present
+    def __init__(self, source, state, tell, push):
+        self.state = state
         self._source = source
+        self._tell = tell
         self._push = push
-        self._problem = None
         self._stop = threading.Event()
         self._changed = threading.Event()
         self._threads = [
@@ -81,26 +110,15 @@ class Follower:
         self._stop.set()
         self._changed.set()
         for each in self._threads:
-            each.join()
+            if each.ident:
+                each.join()
 
     def refresh(self):
-        """Read the source; return whether the budget is another one now."""
-        try:
-            budget = self._source.read()
-            problem = None
-        except errors.Unreadable as exc:
-            budget = self.budget
-            problem = f'{exc}. The last known limits stay in force.'
-        except errors.Refused as exc:
-            budget = None
-            problem = f'{exc}. No more guests are placed here until then.'
-        if problem and problem != self._problem:
-            LOG.error('%s', problem)
-        elif self._problem and not problem:
-            LOG.info('The limits can be read again: %s', budget.source)
-        self._problem = problem
-        before, self.budget = self.budget, budget
-        return before != budget
+        """Look at the source; return whether the budget is another one."""
+        before, after = self.state, next_state(self._source, self.state)
+        self.state = after
+        self._tell(before, after)
+        return before.budget != after.budget
 
     def _watch(self):
         self._source.watch(self._changed.set, self._stop)

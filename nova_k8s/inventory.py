@@ -140,6 +140,20 @@ def check(budget, unlimited, reserved):
                 f'limit or lower {options[resource_class]}')
 
 
+def shortfall(budget, unlimited):
+    """Return why a class has no room for guests, or None when all have some.
+
+    The same conditions as in check(), for a node that is running.
+    """
+    short = [f'no limit at {path}' for path in budget.missing
+             if unlimited != 'host']
+    short += [f'resources.limits.{FIELDS[resource_class]} is below one unit '
+              f'of {resource_class}'
+              for resource_class, limit in limits(budget, 'host').items()
+              if limit == 0]
+    return f'{budget.source}: {", ".join(short)}' if short else None
+
+
 def warnings(budget, machine):
     """Return what an operator should know, a line each.
 

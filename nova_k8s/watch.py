@@ -20,6 +20,7 @@ connection that hangs, and tells failures to its log only.
 
 import logging
 import random
+import threading
 import types
 
 from kubernetes import client
@@ -41,6 +42,10 @@ FIRST_DELAY, LAST_DELAY = 0.5, 30
 # One failure is not worth a word: an API server that is restarted ends all
 # its watches.
 SILENT_FAILURES = 1
+
+# After a failure, seconds that a quiet connection must last to count as
+# working: one that breaks at once again is no news.
+PROBATION = 2
 
 # The informer writes a traceback for each failure. What failed is said once,
 # by whoever needs the objects.
@@ -72,6 +77,7 @@ class Watch:
         self._problem = 'not yet connected'
         self._informer = None
         self._host = ''
+        self._probation = threading.Timer(0, self._works)
 
     def list(self):
         """Ask the API server; return (objects as dicts, resource version).
@@ -110,11 +116,12 @@ class Watch:
         self._informer = informer.SharedInformer(
             self._list_or_watch(), resync_period=PERIOD, **self._query)
         for event in (informer.ADDED, informer.MODIFIED, informer.DELETED):
-            self._informer.add_event_handler(event, self._heard)
+            self._informer.add_event_handler(event, self._works)
         self._informer.add_event_handler(informer.ERROR, self._failed)
         self._informer.start()
         stop.wait()
         self._informer.stop()
+        self._probation.cancel()
 
     def _api(self):
         api = self._connect()
@@ -140,17 +147,23 @@ class Watch:
             answer = getattr(api, self._method)(
                 watch=True, **query)
             kube.check_status(answer)
-            self._succeeded()
+            self._connected()
             return answer
         return list_or_watch
 
-    def _heard(self, _object):
-        self._failures = 0
-        self._succeeded()
+    def _connected(self):
+        if not self._failures:
+            # What was listed before is in the cache by now: an empty list
+            # has no event.
+            self._works()
+            return
+        self._probation = threading.Timer(PROBATION, self._works)
+        self._probation.daemon = True
+        self._probation.start()
 
-    def _succeeded(self):
-        # What came before the connection was made is in the cache by now: an
-        # empty list has no event.
+    def _works(self, _object=None):
+        self._probation.cancel()
+        self._failures = 0
         self._problem = None
         self._changed()
 
@@ -158,6 +171,7 @@ class Watch:
         """Wait, in the informer's thread, before it connects again."""
         problem = (str(exc) if isinstance(exc, errors.LimitsError) else
                    f'{self._what}: {kube.explain(exc, self._host)}')
+        self._probation.cancel()
         self._failures += 1
         if self._failures > SILENT_FAILURES:
             self._problem = problem

@@ -24,8 +24,8 @@ import yaml
 
 from nova_k8s import conf
 from nova_k8s import errors
-from nova_k8s import follow
 from nova_k8s import inventory
+from nova_k8s import last
 from nova_k8s import machine as machines
 from nova_k8s import sources
 
@@ -89,7 +89,8 @@ def configure(args):
 
 def report(machine_text=None):
     """Return what scripts get to see, and the Budget behind it."""
-    budget = follow.first(sources.from_conf(CONF), 0)
+    state = last.first(CONF, sources.from_conf(CONF))
+    budget = state.budget
     unlimited = CONF.kubernetes.unlimited
     inventory.check(budget, unlimited, inventory.reserved(CONF))
     machine = (machines.given(machine_text) if machine_text else
@@ -104,7 +105,8 @@ def report(machine_text=None):
         'budget': budget.as_dict(),
         'inventory': inventory.bound(
             stock, inventory.limits(budget, unlimited), {}),
-        'warnings': inventory.warnings(budget, has),
+        'warnings': ([f'stale: {state.problem}'] if state.stale else []) +
+        inventory.warnings(budget, has),
     }, budget
 
 

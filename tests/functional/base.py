@@ -79,11 +79,19 @@ class ServersTestBase(base.ServersTestBase):
 
     def wait_for_inventory(self, **expected):
         """Wait until (total, reserved) by class are so in Placement."""
-        deadline = time.monotonic() + 10
+        self.wait_for(expected, lambda: {
+            rc: (record['total'], record['reserved'])
+            for rc, record in self.inventory().items() if rc in expected})
+
+    def wait_for_hypervisor(self, **expected):
+        """Wait until the hypervisors API says so, after Placement."""
+        self.wait_for(expected, lambda: {
+            field: self.hypervisor()[field] for field in expected})
+
+    def wait_for(self, expected, get, seconds=10):
+        deadline = time.monotonic() + seconds
         while True:
-            found = {rc: (record['total'], record['reserved'])
-                     for rc, record in self.inventory().items()
-                     if rc in expected}
+            found = get()
             if found == expected or time.monotonic() > deadline:
                 self.assertEqual(expected, found)
                 return

@@ -107,7 +107,7 @@ class ShrinkTest(base.ServersTestBase):
     def test_below_what_is_allocated(self):
         self.set_limits(cpu='1', memory='1Gi')
         self.wait_for_inventory(VCPU=(1, 0), MEMORY_MB=(1024, 0))
-        self.assertEqual(1, self.hypervisor()['vcpus'])
+        self.wait_for_hypervisor(vcpus=1, memory_mb=1024)
         self.assert_full(vcpus=1, memory_mb=1)
         self.assert_kept()
         self.assert_recovers()
@@ -115,7 +115,7 @@ class ShrinkTest(base.ServersTestBase):
     def test_below_one_core(self):
         self.set_limits(cpu='500m', memory='4Gi')
         self.wait_for_inventory(VCPU=(4, 4), MEMORY_MB=(4096, 0))
-        self.assertEqual(4, self.hypervisor()['vcpus'])
+        self.wait_for_hypervisor(vcpus=4, memory_mb=4096)
         self.assert_full()
         self.assert_kept()
         self.assert_recovers()
@@ -135,8 +135,7 @@ class ShrinkTest(base.ServersTestBase):
         with open(self.manifest, 'w', encoding='utf-8') as f:
             f.write(text.replace('name: libvirt', 'name: other'))
         self.wait_for_inventory(VCPU=(4, 4), MEMORY_MB=(4096, 4096))
-        self.assertEqual(4, self.hypervisor()['vcpus'])
-        self.assertEqual(4096, self.hypervisor()['memory_mb'])
+        self.wait_for_hypervisor(vcpus=4, memory_mb=4096)
         self.assert_full()
         self.assert_kept()
         self.assert_recovers()

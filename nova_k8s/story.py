@@ -1,0 +1,93 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""What operators are told when the limits change: log lines and events."""
+
+import typing as ty
+
+from nova_k8s import inventory
+
+NORMAL, WARNING = 'Normal', 'Warning'
+
+
+class Line(ty.NamedTuple):
+    """One line of the log, and one event on the pod."""
+
+    type: str
+    """NORMAL or WARNING, the types of Kubernetes' events."""
+
+    reason: str
+    """In Kubernetes' way: one word, for machines."""
+
+    text: str
+
+
+def of(before, after, unlimited):
+    """Return the Lines for a change from one follow.State to the next.
+
+    Each change has its lines once: the same state twice has none.
+
+    :param before: None at start
+    :param unlimited: [kubernetes] unlimited
+    """
+    lines = []
+    known = before.budget if before else None
+    if after.problem and after.problem != (before and before.problem):
+        if after.budget:
+            lines.append(Line(
+                WARNING, 'LimitsStale',
+                f'{after.problem}. The last known limits stay in force: '
+                f'{amounts(after.budget)}.'))
+        else:
+            lines.append(Line(
+                WARNING, 'LimitsLost',
+                f'{after.problem}. Nothing new is placed on this compute '
+                f'node until then.'))
+    if not after.budget:
+        return lines
+    short = inventory.shortfall(after.budget, unlimited)
+    if short and short != (known and inventory.shortfall(known, unlimited)):
+        lines.append(Line(
+            WARNING, 'LimitMissing',
+            f'{short}. Nothing new is placed on this compute node until '
+            f'then.'))
+    if before and before.problem and not after.problem:
+        lines.append(Line(
+            NORMAL, 'LimitsRead',
+            f'The limits can be read again: {amounts(after.budget)}, '
+            f'{after.budget.source}.'))
+    elif not before and not after.problem:
+        lines.append(Line(
+            NORMAL, 'LimitsAdopted',
+            f'Guests may use {amounts(after.budget)}, '
+            f'{after.budget.source}.'))
+    elif known and amounts(known) != amounts(after.budget):
+        lines.append(Line(
+            NORMAL, 'LimitsFollowed',
+            f'Guests may use {amounts(after.budget)} now, before '
+            f'{amounts(known)}, {after.budget.source}.'))
+    pending = after.budget.resize_pending
+    if pending and pending != (known and known.resize_pending):
+        lines.append(Line(
+            WARNING, 'ResizePending',
+            f'{after.budget.source}: a resize is {pending}. The limits in '
+            f'force stay: {amounts(after.budget)}.'))
+    return lines
+
+
+def amounts(budget):
+    """The limits in words."""
+    cpu, memory = budget.cpu_millicores, budget.memory_bytes
+    return '%s CPU and %s MiB of memory' % (
+        'unlimited' if cpu is None else f'{cpu}m',
+        'unlimited' if memory is None else memory // inventory.MIB)
