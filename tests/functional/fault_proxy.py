@@ -20,6 +20,7 @@ certificate does not get through.
 
 import collections
 import json
+import os
 import random
 import re
 import selectors
@@ -107,6 +108,10 @@ class _Requests:
         return passed
 
 
+def _line(peer):
+    return socket.socket(fileno=os.dup(peer.fileno()))
+
+
 class _Connection:
     """A client's connection and the one to the server that belongs to it."""
 
@@ -115,18 +120,20 @@ class _Connection:
         self._client = client
         self._server = None
         self._requests = _Requests()
+        # The same sockets without TLS, whose shutdown would send an alert
+        # and is nothing for another thread.
+        self._lines = [_line(client)]
         self.closed = False
 
     def abort(self):
         """End it from another thread; run() notices."""
         self.closed = True
-        for peer in (self._client, self._server):
-            if peer is not None:
-                try:
-                    # Past TLS: no alert, like a line that is cut.
-                    socket.socket.shutdown(peer, socket.SHUT_RDWR)
-                except OSError:
-                    pass
+        for line in tuple(self._lines):
+            try:
+                line.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                # Ended by itself already.
+                pass
 
     def run(self):
         try:
@@ -138,12 +145,13 @@ class _Connection:
             pass
         finally:
             self._proxy._ended(self)
-            for peer in (self._client, self._server):
+            if self.closed:
+                # Reset, in place of an orderly end.
+                for line in self._lines:
+                    line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                    struct.pack('ii', 1, 0))
+            for peer in (self._client, self._server, *self._lines):
                 if peer is not None:
-                    if self.closed:
-                        # Reset, in place of an orderly end.
-                        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                                        struct.pack('ii', 1, 0))
                     peer.close()
 
     def _connect(self):
@@ -151,6 +159,7 @@ class _Connection:
         if tls:
             self._client = tls[0].wrap_socket(self._client, server_side=True)
         self._server = socket.create_connection(self._proxy._target, 10)
+        self._lines.append(_line(self._server))
         if tls:
             self._server = tls[1].wrap_socket(
                 self._server, server_hostname=self._proxy._target[0])
@@ -177,13 +186,13 @@ class _Connection:
         while True:
             # Something may lie there that is no data, such as a session
             # ticket: waiting for more would block the other direction.
-            source.settimeout(0)
+            source.setblocking(False)
             try:
                 data = source.recv(_CHUNK)
             except (ssl.SSLWantReadError, BlockingIOError):
                 return True
             finally:
-                source.settimeout(None)
+                source.setblocking(True)
             if not data:
                 return False
             if source is self._client:
