@@ -428,6 +428,9 @@ REFUSED = {
     'huge pages of rubbish': (
         pod(container(limits=amounts('4', '8Gi', hugepages_big='3Mi'))),
         None, errors.Unreadable, ['hugepages-big']),
+    'a resource that is a number': (
+        pod(container(limits={1: '2'})), None, errors.Unreadable,
+        ['spec.containers[libvirt].resources.limits', '1']),
     'a list for the limits': (
         pod(container(limits=['4'])), None, errors.Unreadable,
         ['spec.containers[libvirt].resources.limits', "['4']"]),
@@ -442,6 +445,12 @@ REFUSED = {
     'a string for a condition': (
         pod(container(limits=FOUR), conditions=['Ready']), None,
         errors.Unreadable, ['status.conditions[0]']),
+    'a string for the metadata': (
+        {'metadata': 'compute', 'spec': {'containers': [container()]}},
+        None, errors.Unreadable, ['metadata']),
+    'null for the pod': (
+        None, None, errors.Unreadable, ['spec.containers']),
+    'a list for the pod': ([1], None, errors.Unreadable, ['[1]']),
 }
 
 
@@ -520,7 +529,55 @@ class BudgetTest(base.TestCase):
             pod(container(limits=EIGHT))))
 
 
-class BoundsTest(base.TestCase):
+# As much of a pod as finds the deep places, with rubbish in all of them.
+KEYS = st.sampled_from([
+    'metadata', 'name', 'namespace', 'generateName', 'kind', 'spec',
+    'status', 'containers', 'initContainers', 'containerStatuses',
+    'initContainerStatuses', 'conditions', 'type', 'reason', 'resources',
+    'limits', 'requests', 'cpu', 'memory', 'hugepages-2Mi', 'hugepages-',
+    'hugepages-1n', 'ephemeral-storage', 'restartPolicy', 'nodeName'])
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(),
+    st.sampled_from(['0', '1', '4', '500m', '8Gi', '1e999999999',
+                     '1e-999999999', '0.000000000000000000000000000001',
+                     '9' * 50 + '.' + '9' * 50, 'Always', 'a', 'b', 'True',
+                     'PodResizePending', 'Deferred']))
+JSON = st.recursive(LEAVES, lambda inner: st.one_of(
+    st.lists(inner, max_size=3),
+    st.dictionaries(KEYS | LEAVES, inner, max_size=4)), max_leaves=12)
+AMOUNTS = JSON | st.dictionaries(KEYS, LEAVES, max_size=4)
+RESOURCES = JSON | st.fixed_dictionaries(
+    {}, optional={'limits': AMOUNTS, 'requests': AMOUNTS})
+CONTAINERS = JSON | st.lists(JSON | st.fixed_dictionaries(
+    {'name': st.sampled_from('ab') | JSON},
+    optional={'resources': RESOURCES,
+              'restartPolicy': st.just('Always') | JSON}), max_size=3)
+PODS = JSON | st.fixed_dictionaries({}, optional={
+    'metadata': JSON,
+    'spec': JSON | st.fixed_dictionaries(
+        {'containers': CONTAINERS},
+        optional={'initContainers': CONTAINERS, 'resources': RESOURCES,
+                  'nodeName': JSON}),
+    'status': JSON | st.fixed_dictionaries({}, optional={
+        'containerStatuses': CONTAINERS,
+        'initContainerStatuses': CONTAINERS, 'resources': RESOURCES,
+        'conditions': JSON})})
+
+
+class RubbishTest(base.TestCase):
+
+    @hypothesis.settings(
+        max_examples=500,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    @hypothesis.given(PODS, st.none() | st.sampled_from(['a', '*']))
+    def test_a_budget_or_one_of_our_errors(self, pod, choice):
+        try:
+            found = budget.from_pod(pod, choice)
+        except errors.LimitsError:
+            return
+        for amount in (found.cpu_millicores, found.memory_bytes,
+                       found.ephemeral_storage_bytes):
+            self.assertTrue(amount is None or amount >= 0, found)
 
     @hypothesis.given(
         *[st.none() | st.integers(0, 2 ** 40)] * 4,
