@@ -299,7 +299,8 @@ def _request(resource, choice, chosen, pod_requests, limits):
         default = _amounts(container.spec, 'limits', container.path)
         values.append(requests.get(resource, default.get(resource)))
     if None in values:
-        return limits.get(resource)
+        # It lives on what the pod has beside the others.
+        return pod_requests.get(resource, limits.get(resource))
     return sum(values)
 
 

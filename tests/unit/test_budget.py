@@ -311,6 +311,11 @@ PRECEDENCE = {
             level=resources(EIGHT, amounts('2', '4Gi'))), '*',
         dict(LIMITS_8, cpu_request_millicores=2000,
              memory_request_bytes=4 * GI)),
+    'the request of the pod beside its limit, for a container of neither': (
+        pod(container('a'), container('b', FOUR),
+            level=resources(EIGHT, amounts('2', '4Gi'))), 'a',
+        dict(LIMITS_8, cpu_request_millicores=2000,
+             memory_request_bytes=4 * GI)),
     'the limit of the pod without any request': (
         pod(container('a'), level=resources(EIGHT)), '*',
         dict(LIMITS_8, cpu_request_millicores=8000,
