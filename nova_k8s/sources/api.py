@@ -65,12 +65,17 @@ class Source:
                 self._namespace, field_selector=self._field_selector(),
                 _preload_content=False, _request_timeout=self._timeout,
                 **query)
-            return [dict(pod, kind='Pod')
-                    for pod in json.loads(answer.data)['items']]
+            data = answer.data
         except (client.ApiException, urllib3.exceptions.HTTPError, OSError,
-                KeyError, TypeError, ValueError) as exc:
+                ValueError) as exc:
             raise errors.Unreadable(
                 f'{self._what()}: {kube.explain(exc, self._host)}') from None
+        try:
+            return [_complete(pod) for pod in json.loads(data)['items']]
+        except (KeyError, TypeError, ValueError, RecursionError):
+            raise errors.Unreadable(
+                f'{self._what()}: API server {self._host}: its answer is no '
+                f'list of pods') from None
 
     def _field_selector(self):
         if self._selector:
@@ -123,5 +128,11 @@ def from_conf(conf, environ=os.environ):
         options.container, options.api_timeout)
 
 
+def _complete(pod):
+    # The items of a list have no kind.
+    return dict(pod, kind='Pod', metadata=dict(pod['metadata']),
+                status=dict(pod.get('status') or {}))
+
+
 def _finished(pod):
-    return pod.get('status', {}).get('phase') in ('Succeeded', 'Failed')
+    return pod['status'].get('phase') in ('Succeeded', 'Failed')
