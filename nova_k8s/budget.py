@@ -117,8 +117,10 @@ def from_pod(pod, container=None, read_from=''):
     :raises errors.Refused: when the container is not there or not given
     :raises errors.Unreadable: when the object is not a valid pod
     """
-    who = describe(pod)
+    who = 'Pod'
     try:
+        pod = _mapping(pod, 'the object')
+        who = describe(pod)
         return _from_pod(pod, container, who, read_from)
     except errors.LimitsError as exc:
         where = f' ({read_from})' if read_from else ''
@@ -302,6 +304,10 @@ def _parse_all(resources, kind, path):
     path = f'{path}.resources.{kind}'
     amounts = {}
     for resource, value in _mapping(resources.get(kind), path).items():
+        if not isinstance(resource, str):
+            # YAML has keys that JSON has not.
+            raise errors.Unreadable(
+                f'{path}: {resource!r} is not the name of a resource')
         field = f'{path}.{resource}'
         amounts[resource] = quantity.parse(value, field)
         if resource.startswith(HUGEPAGES_PREFIX):
@@ -322,7 +328,8 @@ def _request(resource, choice, chosen, pod_requests, limits):
         default = _amounts(container.spec, 'limits', container.path)
         values.append(requests.get(resource, default.get(resource)))
     if None in values:
-        return limits.get(resource)
+        # It lives on what the pod has beside the others.
+        return pod_requests.get(resource, limits.get(resource))
     return sum(values)
 
 

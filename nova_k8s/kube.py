@@ -103,7 +103,8 @@ def explain(exc, host):
             message = exc.reason
         # A refusal for want of a right names the account, the verb, the
         # resource and the namespace.
-        return f'API server {host}: {exc.status}: {message}'
+        return (f'API server {host}: {exc.status}: '
+                f'{" ".join(str(message).split())}')
     if isinstance(exc, urllib3.exceptions.MaxRetryError):
         exc = exc.reason
     return f'API server {host}: {" ".join(str(exc).split())}'

@@ -92,7 +92,6 @@ class Watch:
                 _preload_content=False, _request_timeout=self._timeout,
                 **self._query)
             body = kube.body_of(answer)
-            return body['items'], body['metadata']['resourceVersion']
         except errors.LimitsError:
             raise
         except Exception as exc:
@@ -100,6 +99,12 @@ class Watch:
             # of it: there is no list of what it raises.
             raise errors.Unreadable(
                 f'{self._what}: {kube.explain(exc, self._host)}') from None
+        try:
+            return list(body['items']), body['metadata']['resourceVersion']
+        except (KeyError, TypeError):
+            raise errors.Unreadable(
+                f'{self._what}: API server {self._host}: its answer is no '
+                f'list') from None
 
     def objects(self):
         """Return the objects as last seen, from memory.

@@ -67,9 +67,19 @@ class Source:
         return budget.from_pod(self._choose(pods), self._container,
                                'API server')
 
+    def _complete(self, pod):
+        try:
+            # The items of a list have no kind.
+            return dict(pod, kind='Pod', metadata=dict(pod['metadata']),
+                        status=dict(pod.get('status') or {}))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise errors.Unreadable(
+                f'{self._what}: what the API server answers is no pod'
+            ) from None
+
     def _choose(self, pods):
-        running = [pod for pod in pods
-                   if pod.get('status', {}).get('phase')
+        running = [pod for pod in map(self._complete, pods)
+                   if pod['status'].get('phase')
                    not in ('Succeeded', 'Failed')]
         if len(running) > 1:
             # In a rolling update the old pod is still there while it ends.

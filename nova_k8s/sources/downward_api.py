@@ -86,10 +86,16 @@ class Source:
              (CPU, MEMORY, CPU_REQUEST, MEMORY_REQUEST)], changed, stop)
 
     def _hugepages(self):
-        for name in sorted(os.listdir(self._folder)):
+        try:
+            names = sorted(os.listdir(self._folder))
+        except OSError as exc:
+            raise errors.Unreadable(f'{self._folder}: {exc}') from None
+        for name in names:
             match = _HUGEPAGES.fullmatch(name)
-            if match:
-                yield match[1], self._number(name, required=True)
+            size = match and self._number(name)
+            # 0 is shown where no limit is set.
+            if size:
+                yield match[1], size
 
     def _number(self, name, required=False):
         path = os.path.join(self._folder, name)

@@ -59,6 +59,12 @@ def load(path):
         raise errors.Unreadable(
             f'[kubernetes] manifest {path}: not YAML: '
             f'{" ".join(str(exc).split())}') from None
+    except Exception as exc:
+        # PyYAML leaves to Python what it makes of a tag that does not fit its
+        # value, and of what is nested too deep.
+        raise errors.Unreadable(
+            f'[kubernetes] manifest {path}: not YAML: '
+            f'{type(exc).__name__}') from None
     objects = []
     for document in documents:
         if document is None:
@@ -68,8 +74,7 @@ def load(path):
                 f'[kubernetes] manifest {path}: {str(document)[:40]!r} is not '
                 f'a Kubernetes object')
         if document.get('kind') == 'List':
-            objects += [each for each in document.get('items') or []
-                        if isinstance(each, dict)]
+            objects += _objects(document.get('items'))
         else:
             objects.append(document)
     pods = [pod for pod in (_pod(each, path) for each in objects) if pod]
@@ -116,10 +121,19 @@ def _pod(obj, path):
 
 
 def _container_names(pod):
-    spec = _mapping(pod.get('spec'), 'spec')
+    spec = pod.get('spec')
+    if not isinstance(spec, dict):
+        return []
     return [each.get('name')
             for field in ('containers', 'initContainers')
-            for each in spec.get(field) or [] if isinstance(each, dict)]
+            for each in _objects(spec.get(field))]
+
+
+def _objects(value):
+    """The objects of a list, and none where it is not a list."""
+    if not isinstance(value, list):
+        return []
+    return [each for each in value if isinstance(each, dict)]
 
 
 def _mapping(value, path):

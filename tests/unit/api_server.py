@@ -1,0 +1,86 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""As much of a Kubernetes API server as the sources talk to."""
+
+import http.server
+import json
+import threading
+from urllib import parse
+
+import fixtures
+
+
+class ApiServer(fixtures.Fixture):
+    """Answers each request with what it was told to answer.
+
+    :ivar url: to reach it with
+    :ivar requests: of each request the path and the query
+    """
+
+    def _setUp(self):
+        self.requests = []
+        self.release = threading.Event()
+        self.addCleanup(self.release.set)
+        self._status, self._body = 200, b'{}'
+        fixture = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+
+            def do_GET(self):
+                fixture._answer(self)
+
+            def log_message(self, *args):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(
+            ('127.0.0.1', 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f'http://127.0.0.1:{self._server.server_port}'
+        # How often it looks whether it is to end.
+        thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        self.addCleanup(self._server.server_close)
+        self.addCleanup(self._server.shutdown)
+
+    def will_answer(self, body, status=200):
+        self._status = status
+        self._body = (body if isinstance(body, bytes)
+                      else json.dumps(body).encode())
+
+    def will_list(self, *pods):
+        # The items of a list have no kind of their own.
+        self.will_answer({
+            'kind': 'PodList', 'apiVersion': 'v1', 'metadata': {},
+            'items': [{key: value for key, value in pod.items()
+                       if key != 'kind'} for pod in pods]})
+
+    def will_refuse(self, status, message):
+        self.will_answer({'kind': 'Status', 'apiVersion': 'v1',
+                          'status': 'Failure', 'message': message,
+                          'code': status}, status)
+
+    def will_hang(self):
+        self._status = None
+
+    def _answer(self, handler):
+        url = parse.urlsplit(handler.path)
+        self.requests.append((url.path, dict(parse.parse_qsl(url.query))))
+        if self._status is None:
+            self.release.wait(30)
+            return
+        handler.send_response(self._status)
+        handler.send_header('Content-Type', 'application/json')
+        handler.send_header('Content-Length', str(len(self._body)))
+        handler.end_headers()
+        handler.wfile.write(self._body)
