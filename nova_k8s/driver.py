@@ -79,7 +79,9 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         if CONF.kubernetes.limits_from == 'api':
             self._recorder = events.Recorder(
                 functools.partial(kube.api_client, CONF),
-                self._node_name or host, CONF.kubernetes.api_timeout)
+                kube.node_name(CONF, os.environ) or
+                state.budget.node_name or host,
+                CONF.kubernetes.api_timeout)
             self._recorder.start()
         self._follower = follow.Follower(source, state, self._tell, self._push)
         self._tell(None, state)

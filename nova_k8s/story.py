@@ -43,12 +43,13 @@ def of(before, after, unlimited):
     lines = []
     known = before.budget if before else None
     if after.problem and after.problem != (before and before.problem):
-        if after.budget:
+        if after.stale and not (before and before.stale):
+            # Once: while it lasts, the cause may read differently each time.
             lines.append(Line(
                 WARNING, 'LimitsStale',
                 f'{after.problem}. The last known limits stay in force: '
                 f'{amounts(after.budget)}.'))
-        else:
+        elif not after.budget:
             lines.append(Line(
                 WARNING, 'LimitsLost',
                 f'{after.problem}. Nothing new is placed on this compute '

@@ -21,6 +21,7 @@ connection that hangs, and tells failures to its log only.
 import logging
 import random
 import threading
+import time
 import types
 
 from kubernetes import client
@@ -46,6 +47,10 @@ SILENT_FAILURES = 1
 # After a failure, seconds that a quiet connection must last to count as
 # working: one that breaks at once again is no news.
 PROBATION = 2
+
+# Seconds that a watch lasts at least. A server that ends it sooner, without
+# a word, would be asked without a pause.
+SHORTEST = 1
 
 # The informer writes a traceback for each failure. What failed is said once,
 # by whoever needs the objects.
@@ -77,6 +82,7 @@ class Watch:
         self._problem = 'not yet connected'
         self._informer = None
         self._host = ''
+        self._opened = None
         self._probation = threading.Timer(0, self._works)
 
     def list(self):
@@ -146,6 +152,7 @@ class Watch:
                 return types.SimpleNamespace(
                     items=items, metadata=types.SimpleNamespace(
                         resource_version=version))
+            self._check_last_watch()
             api = self._api()
             query['_request_timeout'] = (self._timeout,
                                          PERIOD + self._timeout)
@@ -156,7 +163,15 @@ class Watch:
             return answer
         return list_or_watch
 
+    def _check_last_watch(self):
+        opened, self._opened = self._opened, None
+        if opened and time.monotonic() - opened < SHORTEST:
+            raise errors.Unreadable(
+                f'{self._what}: API server {self._host}: it ends the watch '
+                f'at once')
+
     def _connected(self):
+        self._opened = time.monotonic()
         if not self._failures:
             # What was listed before is in the cache by now: an empty list
             # has no event.
@@ -167,6 +182,7 @@ class Watch:
         self._probation.start()
 
     def _works(self, _object=None):
+        self._opened = None
         self._probation.cancel()
         self._failures = 0
         self._problem = None
@@ -177,6 +193,7 @@ class Watch:
         problem = (str(exc) if isinstance(exc, errors.LimitsError) else
                    f'{self._what}: {kube.explain(exc, self._host)}')
         self._probation.cancel()
+        self._opened = None
         self._failures += 1
         if self._failures > SILENT_FAILURES:
             self._problem = problem

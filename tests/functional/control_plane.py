@@ -673,6 +673,22 @@ class ControlPlane(fixtures.Fixture):
             'spec': {'nodeName': node, 'serviceAccountName': service_account,
                      'containers': containers, **spec}})
 
+    @staticmethod
+    def _as_kubelet(call, *args):
+        """Make a call, once the API server knows the pod is the kubelet's.
+
+        The node authorizer hears of a new pod a little later than whoever
+        made it.
+        """
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                return call(*args)
+            except client.ApiException as exc:
+                if exc.status != 403 or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
     def set_pod_status(self, pod, containers=None, conditions=None,
                        phase='Running', **status):
         """Write a pod's status, as the kubelet of its node does.
@@ -692,7 +708,8 @@ class ControlPlane(fixtures.Fixture):
         namespace, name = pod.metadata.namespace, pod.metadata.name
         kubelet = self.kubelet(pod.spec.node_name)
         spec = self.admin.sanitize_for_serialization(
-            kubelet.read_namespaced_pod(name, namespace).spec)
+            self._as_kubelet(kubelet.read_namespaced_pod, name,
+                             namespace).spec)
         now = _now()
         ready = str(phase == 'Running')
 

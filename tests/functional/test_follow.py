@@ -1,0 +1,420 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Following the pod, against a real API server that fails in every way."""
+
+import time
+
+import fixtures
+from kubernetes.config import incluster_config
+import testtools
+
+from nova_k8s import budget
+from nova_k8s import follow
+from nova_k8s import inventory
+from nova_k8s import kube
+from nova_k8s.sources import api
+from nova_k8s import story
+from nova_k8s import watch
+from tests.functional import cluster
+from tests.functional import fault_proxy
+
+
+class FollowTestBase(testtools.TestCase):
+    """A Follower behind a proxy that can fail, and what it tells."""
+
+    tls = False
+
+    def setUp(self):
+        super().setUp()
+        # Shorter than in life, so that tests do not last: the rules are the
+        # same.
+        for name, seconds in (('PERIOD', 3), ('LAST_DELAY', 1),
+                              ('FIRST_DELAY', 0.2), ('PROBATION', 0.5)):
+            self.useFixture(fixtures.MonkeyPatch(
+                f'nova_k8s.watch.{name}', seconds))
+        self.compute = self.useFixture(cluster.ComputePod())
+        self.plane = self.compute.plane
+        self.proxy = self.useFixture(
+            fault_proxy.FaultProxy(self.plane, tls=self.tls))
+        self.lines = []
+        self.pushes = []
+
+    def follow(self, conf=None, **options):
+        source = api.from_conf(
+            conf or self.compute.conf(self.proxy, **options))
+        state = follow.State(follow.first(source, 10))
+        self.follower = follow.Follower(source, state, self.tell, self.push)
+        self.addCleanup(self.follower.stop)
+        self.follower.start()
+        self.wait(lambda: self.connected(source))
+
+    @staticmethod
+    def connected(source):
+        return source._watch and source._watch._problem is None
+
+    def tell(self, before, after):
+        self.lines += story.of(before, after, 'error')
+
+    def push(self):
+        self.pushes.append(self.reported())
+
+    def reported(self):
+        """(VCPU, MiB) that guests may use."""
+        limits = inventory.limits(self.follower.state.budget, 'error')
+        return limits[inventory.VCPU], limits[inventory.MEMORY_MB]
+
+    def reasons(self):
+        return [line.reason for line in self.lines]
+
+    def wait(self, predicate, seconds=20):
+        deadline = time.monotonic() + seconds
+        while not predicate():
+            if time.monotonic() > deadline:
+                self.fail('not in time; told so far: %s' % self.lines)
+            time.sleep(0.05)
+
+    def wait_for(self, *reported):
+        self.wait(lambda: self.reported() == reported)
+
+    def wait_until_stale(self):
+        self.wait(lambda: self.follower.state.stale)
+        self.assertEqual((4, 4096), self.reported())
+
+    def assert_recovers(self, *reasons):
+        """A change is followed again, and all was told once."""
+        self.wait(lambda: not self.follower.state.problem)
+        self.compute.resize(cpu='6', memory='4Gi')
+        self.wait_for(6, 4096)
+        self.assertEqual([*reasons, 'LimitsFollowed'], self.reasons())
+        self.assertTrue(all(pushed <= (6, 4096) for pushed in self.pushes))
+
+
+class ResizeTest(FollowTestBase):
+
+    def test_growth_counts_when_it_is_actual(self):
+        self.follow()
+        self.compute.resize(actual=False, cpu='8', memory='8Gi')
+        time.sleep(1)
+        self.assertEqual((4, 4096), self.reported())
+        self.plane.set_pod_status(self.compute.pod)
+        self.wait_for(8, 8192)
+        self.assertEqual(['LimitsFollowed'], self.reasons())
+
+    def test_shrink_counts_when_it_is_wished(self):
+        self.follow()
+        # The kubelet has not acted: the status has what was.
+        self.compute.resize(actual=False, cpu='2', memory='2Gi')
+        self.wait_for(2, 2048)
+
+    def test_resize_that_is_not_accepted(self):
+        for reason in ('Deferred', 'Infeasible'):
+            self.compute = self.useFixture(cluster.ComputePod())
+            self.lines = []
+            self.follow()
+            self.compute.resize(actual=False, cpu='2', memory='64Gi')
+            had = {'compute': {'resources': {'limits': {
+                'cpu': '4', 'memory': '4Gi'}}}}
+            for _ in range(3):
+                self.compute.pod = self.plane.set_pod_status(
+                    self.compute.pod, containers=had, conditions={
+                        'PodResizePending': {'reason': reason,
+                                             'message': 'Node is full'}})
+            self.wait_for(4, 4096)
+            self.wait(lambda: 'ResizePending' in self.reasons())
+            time.sleep(0.5)
+            self.assertEqual(1, self.reasons().count('ResizePending'))
+            pending, = [line.text for line in self.lines
+                        if line.reason == 'ResizePending']
+            self.assertIn(f'{reason}: Node is full', pending)
+
+    def test_storm(self):
+        self.follow()
+        for i in range(100):
+            self.plane.core.patch_namespaced_pod_resize(
+                self.compute.pod.metadata.name, self.compute.namespace,
+                {'spec': {'containers': [{
+                    'name': 'compute', 'resources': {
+                        kind: {'cpu': f'{1000 + i}m',
+                               'memory': f'{1024 + i}Mi'}
+                        for kind in ('limits', 'requests')}}]}})
+        self.wait_for(1, 1123)
+        self.wait(lambda: self.pushes and self.pushes[-1] == (1, 1123))
+        self.assertLess(len(self.pushes), 60)
+
+
+class PodTest(FollowTestBase):
+    """What can happen to the pod itself."""
+
+    def test_deleted_and_replaced_under_the_same_name(self):
+        self.follow()
+        self.plane.remove_pod(self.compute.pod)
+        self.wait_for(0, 0)
+        self.compute.pod = self.compute.create_pod(
+            name=self.compute.pod.metadata.name,
+            limits={'cpu': '3', 'memory': '3Gi'})
+        self.wait_for(3, 3072)
+        self.assertEqual(['LimitsLost', 'LimitsRead'], self.reasons())
+        self.assertIn(f'{self.compute.namespace}/', self.lines[0].text)
+
+    def test_second_pod_matches_the_selector(self):
+        self.follow(pod_selector='app=libvirt')
+        second = self.compute.create_pod(
+            limits={'cpu': '64', 'memory': '64Gi'})
+        self.wait_for(0, 0)
+        self.assertIn(second.metadata.name, self.lines[0].text)
+        self.plane.remove_pod(second)
+        self.wait_for(4, 4096)
+        self.assertEqual(['LimitsLost', 'LimitsRead'], self.reasons())
+
+    def test_selector_sees_its_own_node_only(self):
+        self.follow(pod_selector='app=libvirt')
+        other = self.plane.create_node()
+        self.plane.create_pod(
+            self.compute.namespace, other, labels=self.compute.LABELS,
+            limits={'cpu': '1', 'memory': '1Gi'})
+        self.compute.resize(cpu='5', memory='5Gi')
+        self.wait_for(5, 5120)
+        self.assertEqual(['LimitsFollowed'], self.reasons())
+
+    def replace(self, **fields):
+        self.plane.remove_pod(self.compute.pod)
+        self.compute.pod = self.compute.create_pod(
+            name=self.compute.pod.metadata.name, **fields)
+
+    def test_loses_its_limit(self):
+        self.follow()
+        self.replace(limits={'memory': '4Gi'})
+        self.wait_for(0, 4096)
+        self.assertEqual(1, self.reasons().count('LimitMissing'))
+        self.assertIn('spec.containers[compute].resources.limits.cpu',
+                      self.lines[-1].text + self.lines[0].text)
+        self.replace()
+        self.wait_for(4, 4096)
+
+    def test_loses_its_container(self):
+        self.follow(container='compute')
+        self.replace(containers=[{'name': 'other', 'image': 'other'}])
+        self.wait(lambda: 'no container compute' in
+                  (self.follower.state.problem or ''))
+        self.assertEqual((0, 0), self.reported())
+        self.replace()
+        self.wait_for(4, 4096)
+
+
+class OutageTest(FollowTestBase):
+    """What can happen between here and the API server."""
+
+    def test_away_and_back_with_another_state(self):
+        self.follow()
+        self.proxy.cut()
+        self.wait_until_stale()
+        self.compute.resize(cpu='2', memory='2Gi')
+        self.proxy.restore()
+        self.wait_for(2, 2048)
+        self.wait(lambda: len(self.lines) == 2)
+        self.assertEqual(['LimitsStale', 'LimitsRead'], self.reasons())
+
+    def test_restart_of_the_api_server(self):
+        self.follow()
+        self.plane.stop_api_server()
+        try:
+            self.wait_until_stale()
+        finally:
+            self.plane.start_api_server()
+        self.assert_recovers('LimitsStale', 'LimitsRead')
+
+    def test_one_lost_connection_is_no_news(self):
+        self.follow()
+        self.proxy.drop()
+        self.assert_recovers()
+
+    def test_connection_hangs(self):
+        self.follow()
+        self.proxy.stall()
+        self.wait_until_stale()
+        self.proxy.restore()
+        self.assert_recovers('LimitsStale', 'LimitsRead')
+
+    def test_rubbish_in_tls(self):
+        self.follow()
+        self.proxy.corrupt()
+        self.proxy.drop()
+        self.wait_until_stale()
+        time.sleep(2)
+        self.proxy.restore()
+        self.assert_recovers('LimitsStale', 'LimitsRead')
+
+    def test_reconnects_back_off_with_jitter(self):
+        self.follow()
+        delays = []
+        wait = self.follower._stop.wait
+
+        def note(seconds=None):
+            delays.append(seconds)
+            return wait(0.01)
+        self.follower._stop.wait = note
+        self.proxy.cut()
+        self.wait(lambda: len(
+            [d for d in delays if d and d != follow.SETTLE]) > 6)
+        delays = [d for d in delays if d and d != follow.SETTLE]
+        self.assertLessEqual(max(delays), watch.LAST_DELAY)
+        self.assertGreater(delays[2], delays[0])
+        self.assertEqual(len(delays), len(set(delays)))
+
+
+class AnswerTest(FollowTestBase):
+    """What the API server can answer."""
+
+    tls = True
+
+    def answer(self, *args, **kwargs):
+        self.proxy.answer(*args, **kwargs)
+        self.proxy.drop()
+
+    def test_forbidden(self):
+        self.follow()
+        name = 'nova-k8s'
+        self.plane.kubectl('delete', 'rolebinding', name, '-n',
+                           self.compute.namespace)
+        self.wait_until_stale()
+        for word in ('system:serviceaccount:%s:nova-compute' %
+                     self.compute.namespace, 'watch', '"pods"',
+                     'in the namespace "%s"' % self.compute.namespace):
+            self.assertIn(word, self.lines[0].text.replace(
+                'cannot list', 'cannot watch'))
+        self.compute.apply('base/rbac.yaml')
+        self.assert_recovers('LimitsStale', 'LimitsRead')
+
+    def test_gone(self):
+        for event in (False, True):
+            self.compute = self.useFixture(cluster.ComputePod())
+            self.lines = []
+            self.follow()
+            self.answer('watch', 410, times=2, event=event)
+            self.compute.resize(cpu='2', memory='2Gi')
+            self.wait_for(2, 2048)
+            self.wait(lambda: self.lines)
+            self.assertEqual(['LimitsFollowed'], self.reasons())
+            self.follower.stop()
+
+    def test_errors(self):
+        for code in (429, 500):
+            self.compute = self.useFixture(cluster.ComputePod())
+            self.lines, self.pushes = [], []
+            self.follow()
+            self.answer('pods', code, headers={'Retry-After': '1'})
+            self.wait_until_stale()
+            self.assertIn(str(code), self.lines[0].text)
+            self.proxy.forget_answers()
+            self.assert_recovers('LimitsStale', 'LimitsRead')
+            self.follower.stop()
+
+    def test_rubbish_in_http(self):
+        for body in ('\0\xff{', '{"type": "ADDED"}\n', 'null\n', '[]',
+                     '{"type": "MODIFIED", "object": {"spec": 7}}\n'):
+            self.compute = self.useFixture(cluster.ComputePod())
+            self.lines, self.pushes = [], []
+            self.follow()
+            self.answer('pods', 200, body=body)
+            self.wait_until_stale()
+            self.proxy.forget_answers()
+            self.assert_recovers('LimitsStale', 'LimitsRead')
+            self.follower.stop()
+
+
+class InClusterTest(FollowTestBase):
+    """With the files of a service account, which the kubelet renews."""
+
+    tls = True
+
+    def setUp(self):
+        super().setUp()
+        self.volume = self.useFixture(fixtures.TempDir()).join('account')
+        for name, file in (('TOKEN', 'token'), ('CERT', 'ca.crt')):
+            self.useFixture(fixtures.MonkeyPatch(
+                f'kubernetes.config.incluster_config.SERVICE_{name}_FILENAME',
+                f'{self.volume}/{file}'))
+        self.assertTrue(incluster_config.SERVICE_TOKEN_FILENAME)
+        for name, value in (('HOST', '127.0.0.1'), ('PORT', self.proxy.port)):
+            self.useFixture(fixtures.EnvironmentVariable(
+                f'KUBERNETES_SERVICE_{name}', str(value)))
+        self.renew()
+        self.follow(self.compute.conf(self.proxy, kubeconfig=None))
+
+    def renew(self):
+        self.plane.service_account_volume(
+            self.volume, self.compute.namespace, cluster.SERVICE_ACCOUNT,
+            self.compute.pod, ca_file=self.proxy.ca_file)
+
+    def test_token_rotates(self):
+        with open(f'{self.volume}/token', 'w', encoding='utf-8') as f:
+            f.write('no longer good')
+        self.proxy.drop()
+        self.wait_until_stale()
+        self.assertIn('401', self.lines[0].text)
+        self.renew()
+        self.assert_recovers('LimitsStale', 'LimitsRead')
+
+    def test_ca_changes(self):
+        self.proxy.change_ca()
+        self.wait_until_stale()
+        self.assertIn('certificate', self.lines[0].text.lower())
+        self.renew()
+        self.assert_recovers('LimitsStale', 'LimitsRead')
+
+
+class StartTest(FollowTestBase):
+
+    def test_waits_for_the_api_server(self):
+        self.proxy.cut()
+        source = api.from_conf(self.compute.conf(self.proxy))
+        begin = time.monotonic()
+        exc = self.assertRaises(
+            budget.errors.Unreadable, follow.first, source, 2)
+        self.assertGreater(time.monotonic() - begin, 1.9)
+        self.assertIn(self.compute.pod.metadata.name, str(exc))
+        self.assertIn(self.proxy.url, str(exc))
+
+    def test_missing_right_is_named(self):
+        self.plane.kubectl('delete', 'rolebinding', 'nova-k8s', '-n',
+                           self.compute.namespace)
+        source = api.from_conf(self.compute.conf(self.proxy))
+        exc = self.assertRaises(
+            budget.errors.Unreadable, source.read)
+        for word in ('system:serviceaccount:%s:nova-compute' %
+                     self.compute.namespace, 'list', '"pods"',
+                     'in the namespace "%s"' % self.compute.namespace):
+            self.assertIn(word, str(exc))
+
+    def test_no_such_pod(self):
+        source = api.from_conf(
+            self.compute.conf(self.proxy, pod_name='other'))
+        exc = self.assertRaises(budget.errors.Refused, source.read)
+        self.assertIn(f'{self.compute.namespace}/other', str(exc))
+        self.assertIn('[kubernetes] pod_name', str(exc))
+
+    def test_rights_are_the_least(self):
+        api_client = kube.api_client(self.compute.conf(self.proxy))
+        del api_client
+        can = self.plane.kubectl(
+            'auth', 'can-i', '--list', '-n', self.compute.namespace,
+            kubeconfig=self.compute.kubeconfig())
+        text = getattr(can, 'stdout', can)
+        rules = {line.split()[0]: line[line.rindex('['):]
+                 for line in text.splitlines()
+                 if line.split() and line.split()[0] in (
+                     'pods', 'events', 'nodes', 'secrets', '*.*')}
+        self.assertEqual({'pods': '[get list watch]',
+                          'events': '[create patch]',
+                          'nodes': '[get list watch]'}, rules)
