@@ -45,10 +45,10 @@ class TestCase(base.BaseTestCase):
         conf.register_opts(found)
         found([], project='nova', default_config_files=[],
               default_config_dirs=[])
-        # All that know the group share what it holds, overrides too.
-        self.addCleanup(found.clear)
         for name, value in options.items():
             found.set_override(name, value, group='kubernetes')
+            # All that know the group share what it holds, overrides too.
+            self.addCleanup(found.clear_override, name, group='kubernetes')
         return found
 
     def folder(self):
