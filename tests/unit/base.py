@@ -25,7 +25,7 @@ from nova_k8s import conf
 # A run of the tests is to give the same answer every time, on slow machines
 # too, and to leave nothing in the working directory.
 hypothesis.settings.register_profile(
-    'unit', deadline=None, derandomize=True, database=None, max_examples=150)
+    'unit', deadline=None, derandomize=True, database=None, max_examples=100)
 hypothesis.settings.load_profile('unit')
 configuration.set_hypothesis_home_dir(tempfile.gettempdir())
 

@@ -17,10 +17,10 @@ import inspect
 from unittest import mock
 
 import fixtures
-import nova.conf
 from nova.compute import manager
 from nova.compute import provider_tree
 from nova.compute import resource_tracker
+import nova.conf
 from nova import exception
 from nova import objects
 from nova.virt import fake
