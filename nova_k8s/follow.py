@@ -131,9 +131,19 @@ class Follower:
             self._changed.clear()
             if self._stop.is_set():
                 return
-            behind = self.refresh() or behind
+            behind = self._refreshed() or behind
             if behind:
                 behind = not self._pushed()
+
+    def _refreshed(self):
+        try:
+            return self.refresh()
+        except Exception:
+            # Nothing may end this thread: nobody would notice, and Nova would
+            # go on with the limits of that moment. Nor is it known whether
+            # the budget changed before.
+            LOG.exception('Could not follow the limits')
+            return True
 
     def _pushed(self):
         try:

@@ -18,6 +18,7 @@ import socket
 from kubernetes import client
 from kubernetes import config
 import urllib3
+import yaml
 
 from nova_k8s import errors
 
@@ -38,11 +39,12 @@ def api_client(conf):
                 persist_config=False)
         else:
             config.load_incluster_config(client_configuration=configuration)
-    except (config.ConfigException, OSError, ValueError, TypeError) as exc:
+    except (config.ConfigException, OSError, ValueError, TypeError,
+            AttributeError, KeyError, yaml.YAMLError) as exc:
         if options.kubeconfig:
             raise errors.Refused(
-                f'[kubernetes] kubeconfig {options.kubeconfig}: {exc}'
-            ) from None
+                f'[kubernetes] kubeconfig {options.kubeconfig}: '
+                f'{" ".join(str(exc).split())}') from None
         raise errors.Refused(
             f'No service account of a pod here ({exc}); set [kubernetes] '
             f'kubeconfig, or limits_from = manifest') from None

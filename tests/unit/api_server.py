@@ -61,7 +61,8 @@ class ApiServer(fixtures.Fixture):
     def will_list(self, *pods):
         # The items of a list have no kind of their own.
         self.will_answer({
-            'kind': 'PodList', 'apiVersion': 'v1', 'metadata': {},
+            'kind': 'PodList', 'apiVersion': 'v1',
+            'metadata': {'resourceVersion': '1'},
             'items': [{key: value for key, value in pod.items()
                        if key != 'kind'} for pod in pods]})
 

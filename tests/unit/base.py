@@ -25,7 +25,7 @@ from nova_k8s import conf
 # A run of the tests is to give the same answer every time, on slow machines
 # too, and to leave nothing in the working directory.
 hypothesis.settings.register_profile(
-    'unit', deadline=None, derandomize=True, database=None, max_examples=150)
+    'unit', deadline=None, derandomize=True, database=None, max_examples=100)
 hypothesis.settings.load_profile('unit')
 configuration.set_hypothesis_home_dir(tempfile.gettempdir())
 
@@ -45,10 +45,10 @@ class TestCase(base.BaseTestCase):
         conf.register_opts(found)
         found([], project='nova', default_config_files=[],
               default_config_dirs=[])
-        # All that know the group share what it holds, overrides too.
-        self.addCleanup(found.clear)
         for name, value in options.items():
             found.set_override(name, value, group='kubernetes')
+            # All that know the group share what it holds, overrides too.
+            self.addCleanup(found.clear_override, name, group='kubernetes')
         return found
 
     def folder(self):

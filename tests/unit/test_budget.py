@@ -572,7 +572,7 @@ PODS = JSON | st.fixed_dictionaries({}, optional={
 class RubbishTest(base.TestCase):
 
     @hypothesis.settings(
-        max_examples=500,
+        max_examples=300,
         suppress_health_check=[hypothesis.HealthCheck.too_slow])
     @hypothesis.given(PODS, st.none() | st.sampled_from(['a', '*']))
     def test_a_budget_or_one_of_our_errors(self, pod, choice):

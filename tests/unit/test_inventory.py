@@ -59,7 +59,7 @@ AMOUNTS = st.none() | st.integers(0, 2 ** 63 - 1) | st.integers(0, 10 ** 5)
 BUDGETS = st.none() | st.builds(some, AMOUNTS, AMOUNTS)
 STEPS = st.lists(st.tuples(
     BUDGETS, st.fixed_dictionaries({VCPU: RECORDS, MEMORY_MB: RECORDS})),
-    min_size=1, max_size=8)
+    min_size=1, max_size=5)
 
 
 class BoundTest(base.TestCase):

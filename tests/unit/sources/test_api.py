@@ -51,8 +51,8 @@ class ApiTestBase(base.TestCase):
         configuration.host = url or self.server.url
         configuration.retries = False
         options = dict({'name': 'compute', 'timeout': 5}, **options)
-        return api.Source(client.ApiClient(configuration), 'openstack',
-                          **options)
+        return api.Source(lambda: client.ApiClient(configuration),
+                          'openstack', **options)
 
     def refused(self, expected, *names, **options):
         exc = self.assertRaises(expected, self.source(**options).read)
@@ -70,8 +70,8 @@ class ByNameTest(ApiTestBase):
         self.assertEqual(8 * GI, found.memory_bytes)
         self.assertEqual('node-1', found.node_name)
         self.assertEqual(
-            f'Pod openstack/compute, container libvirt (API server '
-            f'{self.server.url})', found.source)
+            'Pod openstack/compute, container libvirt (API server)',
+            found.source)
 
     def test_asks_for_no_more_than_it_needs(self):
         self.server.will_list(pod())
@@ -96,7 +96,7 @@ class ByNameTest(ApiTestBase):
     def test_not_there(self):
         self.server.will_list()
         self.refused(errors.Refused, 'Pod openstack/compute',
-                     self.server.url, '[kubernetes] pod_name', 'POD_NAME')
+                     '[kubernetes] pod_name', 'POD_NAME')
 
     def test_finished(self):
         for phase in ('Succeeded', 'Failed'):
@@ -189,15 +189,20 @@ class RubbishTest(ApiTestBase):
     scenarios = [(body.decode(errors='replace')[:40] or 'empty',
                   {'body': body}) for body in (
         b'', b' ', b'rubbish', b'<html>', b'\xff\xfe', b'\0', b'null', b'1',
-        b'true', b'"items"', b'[]', b'{}', b'{"items": null}',
-        b'{"items": 1}', b'{"items": "pods"}', b'{"items": [null]}',
-        b'{"items": [1]}', b'{"items": ["pod"]}', b'{"items": [[]]}',
-        b'{"items": [{}]}', b'{"items": [{}, {}]}',
-        b'{"items": [{"status": null}]}', b'{"items": [{"status": 1}]}',
-        b'{"items": [{"metadata": null}, {"metadata": null}]}',
-        b'{"items": [{"metadata": 1}, {"metadata": "a"}]}',
-        b'{"items": [{"spec": 1}]}', b'{"items": [',
+        b'true', b'"items"', b'[]', b'{}', b'{"items": [',
+        b'{"items": []}', b'{"items": [], "metadata": null}',
+        b'{"items": [], "metadata": {}}',
         b'[' * 100000, b'{"items": ' + b'9' * 5000 + b'}')]
+    scenarios += [(items, {'body': (
+        '{"metadata": {"resourceVersion": "1"}, "items": %s}' % items
+    ).encode()}) for items in (
+        'null', '1', '"pods"', '[null]', '[1]', '["pod"]', '[[]]', '[{}]',
+        '[{}, {}]', '[{"metadata": null}, {"metadata": null}]',
+        '[{"metadata": 1}, {"metadata": "a"}]',
+        '[{"metadata": {}, "status": null}]',
+        '[{"metadata": {}, "status": 1}]',
+        '[{"metadata": {}, "status": {"phase": []}}]',
+        '[{"metadata": {}, "spec": 1}]')]
 
     def test_unreadable(self):
         # Or refused, but never anything else.
@@ -307,6 +312,7 @@ class FromConfTest(ApiTestBase):
         self.assertRaises(errors.Refused, source.read)
 
     def test_watch_ends(self):
+        self.server.will_list(pod())
         stop = threading.Event()
         thread = threading.Thread(
             target=self._source().watch, args=(lambda: None, stop))

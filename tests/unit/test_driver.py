@@ -1,0 +1,411 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The glue to Nova, as far as it can be tested without Nova's services."""
+
+import copy
+import inspect
+from unittest import mock
+
+import fixtures
+from nova.compute import manager
+from nova.compute import provider_tree
+from nova.compute import resource_tracker
+import nova.conf
+from nova import exception
+from nova import objects
+from nova.virt import fake
+from nova.virt.libvirt import driver as libvirt_driver
+from oslo_config import fixture as config_fixture
+import yaml
+
+from nova_k8s import budget
+from nova_k8s import driver
+from nova_k8s import errors
+from nova_k8s import follow
+from nova_k8s import inventory
+from tests.unit import base
+
+CONF = nova.conf.CONF
+GI = 2 ** 30
+NODE = 'node-1'
+UUID = '2f1f0b2e-6a0c-4a1e-9d2c-000000000001'
+
+
+def some(cpu=4000, memory=8 * GI, **fields):
+    return budget.Budget('Pod a/b', cpu, memory, **fields)
+
+
+def record(total):
+    return {'total': total, 'min_unit': 1, 'max_unit': total, 'step_size': 1,
+            'allocation_ratio': 1.0, 'reserved': 0}
+
+
+class DriverTestBase(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        CONF([], project='nova', default_config_files=[],
+             default_config_dirs=[])
+        self.conf_fixture = self.useFixture(config_fixture.Config(CONF))
+        self.flags(state_path=self.folder(), reserved_host_memory_mb=0)
+        self.log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
+        self.driver = driver.K8sLibvirtDriver(fake.FakeVirtAPI())
+        self.patch_nova('_host', get_hostname=lambda: 'random-x7k2p',
+                        get_node_uuid=lambda: UUID)
+
+    def flags(self, **options):
+        self.conf_fixture.config(**options)
+
+    def patch_nova(self, name, **attributes):
+        return self.useFixture(fixtures.MockPatchObject(
+            self.driver, name, mock.Mock(**attributes))).mock
+
+    def patch_stock(self, **methods):
+        """Replace what Nova's own driver does."""
+        for name, value in methods.items():
+            self.useFixture(fixtures.MockPatchObject(
+                libvirt_driver.LibvirtDriver, name, value))
+
+    def patch_nodes(self, *names):
+        """What Nova's database knows of this host."""
+        def nodes(context, host):
+            if not names:
+                raise exception.ComputeHostNotFound(host=host)
+            return [mock.Mock(hypervisor_hostname=name) for name in names]
+
+        self.useFixture(fixtures.MockPatchObject(
+            objects.ComputeNodeList, 'get_all_by_host', nodes))
+
+    def follow(self, present):
+        self.driver._follower = follow.Follower(
+            None, follow.State(present), None, None)
+
+    def manifest(self, name='compute', node=None, **limits):
+        path = self.folder() + '/pod.yaml'
+        with open(path, 'w', encoding='utf-8') as f:
+            yaml.safe_dump({
+                'kind': 'Pod', 'metadata': {'name': name},
+                'spec': {'nodeName': node, 'containers': [
+                    {'name': 'libvirt', 'resources': {'limits': limits}}]}},
+                f)
+        self.flags(group='kubernetes', limits_from='manifest', manifest=path)
+
+
+class InertTest(DriverTestBase):
+    """Until init_host() everything is as in Nova's own driver."""
+
+    def test_names(self):
+        self.assertEqual(['random-x7k2p'], self.driver.get_available_nodes())
+        self.assertEqual({UUID: 'random-x7k2p'},
+                         self.driver.get_nodenames_by_uuid())
+
+    def test_resource(self):
+        stock = {'vcpus': 64, 'memory_mb': 1000, 'hypervisor_hostname': 'x'}
+        self.patch_stock(get_available_resource=lambda self, node: stock)
+        self.assertEqual(dict(stock),
+                         self.driver.get_available_resource('x'))
+
+    def test_provider_tree(self):
+        called = mock.Mock()
+        self.patch_stock(update_provider_tree=called)
+        tree = mock.Mock()
+        self.driver.update_provider_tree(tree, 'x', allocations={})
+        called.assert_called_once_with(tree, 'x', allocations={})
+        self.assertEqual([], tree.mock_calls)
+
+    def test_cleanup(self):
+        called = mock.Mock()
+        self.patch_stock(cleanup_host=called)
+        self.driver.cleanup_host('host')
+        called.assert_called_once_with('host')
+
+
+class StartTest(DriverTestBase):
+
+    def setUp(self):
+        super().setUp()
+        self.init_host = mock.Mock()
+        self.patch_stock(init_host=self.init_host, cleanup_host=mock.Mock())
+        self.patch_nodes()
+
+    def _start(self):
+        self.driver.init_host('host')
+        self.addCleanup(self.driver.cleanup_host, 'host')
+
+    def _refused(self, *names):
+        exc = self.assertRaises(SystemExit, self.driver.init_host, 'host')
+        self.assertEqual(1, exc.code)
+        found = self.log.output.splitlines()
+        self.assertEqual(1, len(found), found)
+        for name in ['nova-compute does not start', *names]:
+            self.assertIn(name, found[0])
+        self.init_host.assert_not_called()
+
+    def test_start(self):
+        self.manifest(cpu='4', memory='8Gi')
+        self._start()
+        self.init_host.assert_called_once_with('host')
+        self.assertIn('4000m CPU and 8192 MiB', self.log.output)
+
+    def test_source_that_is_not_configured(self):
+        self.flags(group='kubernetes', limits_from='manifest')
+        self._refused('[kubernetes] manifest', 'limits_from')
+
+    def test_source_that_cannot_be_read(self):
+        path = self.folder() + '/none'
+        self.flags(group='kubernetes', limits_from='manifest', manifest=path)
+        self._refused(path)
+
+    def test_no_limit(self):
+        self.manifest(cpu='4')
+        self._refused('limits.memory', '[kubernetes] unlimited')
+
+    def test_no_limit_and_that_is_wanted(self):
+        self.manifest(cpu='4')
+        self.flags(group='kubernetes', unlimited='host')
+        self._start()
+
+    def test_below_one_core(self):
+        self.manifest(cpu='999m', memory='8Gi')
+        self._refused('limits.cpu', '[kubernetes] container')
+
+    def test_below_what_is_reserved(self):
+        self.flags(reserved_host_memory_mb=8193)
+        self.manifest(cpu='4', memory='8Gi')
+        self._refused('limits.memory', 'reserved_host_memory_mb')
+
+    def test_unknown_container(self):
+        self.manifest(cpu='4', memory='8Gi')
+        self.flags(group='kubernetes', container='nova')
+        self._refused('[kubernetes] container', 'libvirt')
+
+    def _name(self):
+        self.manifest(node='from-the-pod', cpu='4', memory='8Gi')
+        self._start()
+        name, = self.driver.get_available_nodes()
+        self.assertEqual({UUID: name}, self.driver.get_nodenames_by_uuid())
+        return name
+
+    def test_name_from_the_pod(self):
+        self.assertEqual('from-the-pod', self._name())
+
+    def test_name_from_the_environment(self):
+        self.useFixture(fixtures.EnvironmentVariable('NODE_NAME', 'b'))
+        self.assertEqual('b', self._name())
+
+    def test_name_from_the_option(self):
+        self.useFixture(fixtures.EnvironmentVariable('NODE_NAME', 'b'))
+        self.flags(group='kubernetes', node_name='c')
+        self.assertEqual('c', self._name())
+
+    def test_name_that_keeps_the_old_record(self):
+        self.flags(group='kubernetes', node_name='c',
+                   hypervisor_hostname='d')
+        self.assertEqual('d', self._name())
+
+    def test_name_that_nobody_knows(self):
+        self.manifest(cpu='4', memory='8Gi')
+        self._start()
+        self.assertEqual(['random-x7k2p'], self.driver.get_available_nodes())
+
+    def test_name_that_nova_knows(self):
+        self.patch_nodes('from-the-pod')
+        self.assertEqual('from-the-pod', self._name())
+
+    def test_another_name_than_nova_knows(self):
+        self.patch_nodes('host.example')
+        self.manifest(node='from-the-pod', cpu='4', memory='8Gi')
+        self._refused(
+            'host host', 'host.example', 'from-the-pod',
+            '[kubernetes] hypervisor_hostname = host.example')
+
+
+class ReportTest(DriverTestBase):
+
+    def setUp(self):
+        super().setUp()
+        self.driver._node_name = NODE
+        self.machine = {inventory.VCPU: 64, inventory.MEMORY_MB: 2 ** 18}
+        test = self
+
+        def update_provider_tree(self, tree, nodename, allocations=None):
+            tree.update_inventory(nodename, {
+                name: record(total) for name, total in dict(
+                    test.machine, DISK_GB=100).items() if total})
+            self.provider_tree = copy.deepcopy(tree)
+
+        def get_available_resource(self, nodename):
+            return {'vcpus': test.machine[inventory.VCPU],
+                    'memory_mb': test.machine[inventory.MEMORY_MB],
+                    'local_gb': 100, 'hypervisor_hostname': 'random-x7k2p'}
+
+        self.patch_stock(update_provider_tree=update_provider_tree,
+                         get_available_resource=get_available_resource)
+        self.tree = provider_tree.ProviderTree()
+        self.tree.new_root(NODE, UUID)
+
+    def _report(self, present):
+        self.follow(present)
+        self.driver.update_provider_tree(self.tree, NODE)
+        found = self.tree.data(NODE).inventory
+        # What spawn() and others look at later.
+        self.assertEqual(
+            found, self.driver.provider_tree.data(NODE).inventory)
+        self.assertEqual(record(100), found['DISK_GB'])
+
+        data = self.driver.get_available_resource(NODE)
+        self.assertEqual(NODE, data['hypervisor_hostname'])
+        self.assertEqual(100, data['local_gb'])
+        for name, field in ((inventory.VCPU, 'vcpus'),
+                            (inventory.MEMORY_MB, 'memory_mb')):
+            self.assertEqual(found[name]['total'] if name in found else 0,
+                             data[field])
+        return {name: (each['total'], each['reserved'])
+                for name, each in found.items() if name != 'DISK_GB'}
+
+    def test_both_tell_the_same_story(self):
+        for present, expected in (
+                (some(), {'VCPU': (4, 0), 'MEMORY_MB': (8192, 0)}),
+                (some(8500), {'VCPU': (8, 0), 'MEMORY_MB': (8192, 0)}),
+                (some(500), {'VCPU': (8, 8), 'MEMORY_MB': (8192, 0)}),
+                (None, {'VCPU': (8, 8), 'MEMORY_MB': (8192, 8192)}),
+                (some(None), {'VCPU': (8, 8), 'MEMORY_MB': (8192, 0)}),
+                (some(10 ** 9), {'VCPU': (64, 0), 'MEMORY_MB': (8192, 0)})):
+            self.assertEqual(expected, self._report(present))
+
+    def test_no_limit_and_that_is_wanted(self):
+        self.flags(group='kubernetes', unlimited='host')
+        self.assertEqual({'VCPU': (64, 0), 'MEMORY_MB': (8192, 0)},
+                         self._report(some(None)))
+
+    def test_class_that_nova_does_not_offer(self):
+        self.machine[inventory.VCPU] = 0
+        self.assertEqual({'MEMORY_MB': (8192, 0)}, self._report(some()))
+
+    def test_resource_before_the_first_report(self):
+        # Nova asks for it first.
+        self.follow(some())
+        data = self.driver.get_available_resource(NODE)
+        self.assertEqual((4, 8192), (data['vcpus'], data['memory_mb']))
+
+    def test_warns_once_for_each_change(self):
+        for present in (some(65000), some(65000), None, some(),
+                        some(cpu_request_millicores=1)):
+            self._report(present)
+        self.assertEqual(1, self.log.output.count('the machine has 64'))
+        self.assertEqual(1, self.log.output.count('resources.requests.cpu'))
+
+
+class PushTest(DriverTestBase):
+
+    def setUp(self):
+        super().setUp()
+        self.driver._node_name = NODE
+        self.follow(some())
+        self.tracker = mock.create_autospec(
+            resource_tracker.ResourceTracker, instance=True)
+        self.tracker.compute_nodes = {NODE: mock.sentinel.node}
+        self.driver.virtapi = manager.ComputeVirtAPI(
+            mock.Mock(rt=self.tracker))
+
+    def test_inventory_goes_before_the_audit(self):
+        self.tracker.disabled.return_value = False
+        self.driver._push()
+        self.assertEqual(
+            [mock.call.disabled(NODE),
+             mock.call._update(mock.ANY, mock.sentinel.node),
+             mock.call.update_available_resource(mock.ANY, NODE)],
+            self.tracker.mock_calls)
+
+    def test_not_before_nova_knows_the_node(self):
+        self.tracker.disabled.return_value = True
+        self.driver._push()
+        self.assertEqual([mock.call.disabled(NODE)], self.tracker.mock_calls)
+
+    def test_failure_is_for_the_worker(self):
+        self.tracker.disabled.return_value = False
+        self.tracker._update.side_effect = RuntimeError('conflict')
+        self.assertRaises(RuntimeError, self.driver._push)
+
+
+class NovaTest(base.TestCase):
+    """What of Nova, beyond its interface for drivers, is relied on.
+
+    A failure here says what a new Nova changed.
+    """
+
+    def test_signatures_of_what_is_overridden(self):
+        overridden = {
+            name: method
+            for name, method in vars(driver.K8sLibvirtDriver).items()
+            if inspect.isfunction(method) and
+            hasattr(libvirt_driver.LibvirtDriver, name)}
+        self.assertEqual(
+            {'__init__', 'init_host', 'cleanup_host', 'get_available_nodes',
+             'get_nodenames_by_uuid', 'get_available_resource',
+             'update_provider_tree'}, set(overridden))
+        for name, method in overridden.items():
+            stock = getattr(libvirt_driver.LibvirtDriver, name)
+            self.assertEqual(self._parameters(stock),
+                             self._parameters(method), name)
+
+    def _parameters(self, method):
+        return [(each.name, each.kind, each.default)
+                for each in inspect.signature(method).parameters.values()]
+
+    def test_names_of_our_own_are_not_novas(self):
+        # Attributes that Nova's driver sets are not in its class.
+        nova = set(dir(libvirt_driver.LibvirtDriver)) | set(
+            libvirt_driver.LibvirtDriver.__init__.__code__.co_names)
+        own = set(vars(driver.K8sLibvirtDriver)) | set(
+            driver.K8sLibvirtDriver.__init__.__code__.co_names)
+        self.assertEqual(set(), {
+            name for name in own & nova
+            if name.startswith('_') and not name.startswith('__')})
+
+    def test_way_to_the_resource_tracker(self):
+        compute = mock.Mock()
+        self.assertIs(compute, manager.ComputeVirtAPI(compute)._compute)
+        self.assertIn('rt',
+                      manager.ComputeManager.__init__.__code__.co_names)
+
+    def test_resource_tracker(self):
+        tracker = resource_tracker.ResourceTracker
+        inspect.signature(tracker.disabled).bind(None, 'node')
+        inspect.signature(tracker.update_available_resource).bind(
+            None, 'context', 'node')
+        inspect.signature(tracker._update).bind(None, 'context', 'node')
+        self.assertEqual('compute_resources',
+                         resource_tracker.COMPUTE_RESOURCE_SEMAPHORE)
+        self.assertIn('compute_nodes', tracker.__init__.__code__.co_names)
+
+    def test_copy_of_the_provider_tree(self):
+        stock = libvirt_driver.LibvirtDriver.update_provider_tree
+        self.assertIn('provider_tree', stock.__code__.co_names)
+        self.assertIn('deepcopy', stock.__code__.co_names)
+
+    def test_compute_nodes_of_a_host(self):
+        inspect.signature(objects.ComputeNodeList.get_all_by_host).bind(
+            'context', 'host')
+        self.assertTrue(issubclass(exception.ComputeHostNotFound,
+                                   exception.NotFound))
+
+    def test_options(self):
+        for name in ('reserved_host_cpus', 'reserved_host_memory_mb',
+                     'state_path', 'host'):
+            self.assertIn(name, CONF)
+
+    def test_our_errors_are_not_novas(self):
+        # Nova catches and goes on with some of its own.
+        self.assertFalse(issubclass(errors.LimitsError,
+                                    exception.NovaException))
