@@ -15,11 +15,6 @@
 
 from oslo_config import cfg
 
-GROUP = cfg.OptGroup(
-    'kubernetes', title='Kubernetes options',
-    help='How K8sLibvirtDriver finds out what its Kubernetes pod may use, and '
-         'what it makes of it.')
-
 OPTS = [
     cfg.StrOpt(
         'limits_from',
@@ -118,12 +113,20 @@ allocatable instead, and only the requests betray it.
 ]
 
 
+def _group():
+    # A new one each time: what is set in one configuration lies in its group.
+    return cfg.OptGroup(
+        'kubernetes', title='Kubernetes options',
+        help='How K8sLibvirtDriver finds out what its Kubernetes pod may '
+             'use, and what it makes of it.')
+
+
 def register_opts(conf):
     """Make conf know the [kubernetes] options; harmless when repeated."""
-    conf.register_group(GROUP)
-    conf.register_opts(OPTS, group=GROUP)
+    conf.register_group(_group())
+    conf.register_opts(OPTS, group='kubernetes')
 
 
 def list_opts():
     """Entry point of the oslo.config generator."""
-    return [(GROUP, OPTS)]
+    return [(_group(), OPTS)]

@@ -121,7 +121,9 @@ class ComputePod(fixtures.Fixture):
     def events(self):
         """(type, reason, message) of the events on the pod, oldest first."""
         found = self.plane.core.list_namespaced_event(self.namespace).items
-        return [(each.type, each.reason, each.message) for each in sorted(
-            found, key=lambda each: int(
-                each.metadata.name.rpartition('.')[2], 16))
-            if each.reporting_component == 'nova-k8s']
+        ours = [each for each in found
+                if each.reporting_component == 'nova-k8s']
+        # The names end in the time, finer than the timestamps.
+        ours.sort(key=lambda each: int(
+            each.metadata.name.rpartition('.')[2], 16))
+        return [(each.type, each.reason, each.message) for each in ours]

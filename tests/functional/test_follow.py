@@ -301,7 +301,7 @@ class AnswerTest(FollowTestBase):
             self.compute = self.useFixture(cluster.ComputePod())
             self.lines = []
             self.follow()
-            self.answer('watch', 410, times=2, event=event)
+            self.answer('watch', 410, times=1, event=event)
             self.compute.resize(cpu='2', memory='2Gi')
             self.wait_for(2, 2048)
             self.wait(lambda: self.lines)
