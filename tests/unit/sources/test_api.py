@@ -193,7 +193,7 @@ class RubbishTest(ApiTestBase):
         b'{"items": []}', b'{"items": [], "metadata": null}',
         b'{"items": [], "metadata": {}}',
         b'[' * 100000, b'{"items": ' + b'9' * 5000 + b'}')]
-    scenarios += [(items, {'body': (
+    scenarios += [('items: ' + items, {'body': (
         '{"metadata": {"resourceVersion": "1"}, "items": %s}' % items
     ).encode()}) for items in (
         'null', '1', '"pods"', '[null]', '[1]', '["pod"]', '[[]]', '[{}]',
