@@ -52,16 +52,16 @@ def of(before, after, unlimited):
         elif not after.budget:
             lines.append(Line(
                 WARNING, 'LimitsLost',
-                f'{after.problem}. Nothing new is placed on this compute '
-                f'node until then.'))
+                f'{after.problem}. Until that is mended, nothing new is '
+                f'placed on this compute node.'))
     if not after.budget:
         return lines
     short = inventory.shortfall(after.budget, unlimited)
     if short and short != (known and inventory.shortfall(known, unlimited)):
         lines.append(Line(
             WARNING, 'LimitMissing',
-            f'{short}. Nothing new is placed on this compute node until '
-            f'then.'))
+            f'{short}. Until that is mended, nothing new is placed on this '
+            f'compute node.'))
     if before and before.problem and not after.problem:
         lines.append(Line(
             NORMAL, 'LimitsRead',
@@ -89,6 +89,7 @@ def of(before, after, unlimited):
 def amounts(budget):
     """The limits in words."""
     cpu, memory = budget.cpu_millicores, budget.memory_bytes
-    return '%s CPU and %s MiB of memory' % (
-        'unlimited' if cpu is None else f'{cpu}m',
-        'unlimited' if memory is None else memory // inventory.MIB)
+    return '%s and %s' % (
+        'no CPU limit' if cpu is None else f'{cpu} millicores of CPU',
+        'no memory limit' if memory is None
+        else f'{memory // inventory.MIB} MiB of memory')

@@ -195,7 +195,9 @@ class Watch:
         self._probation.cancel()
         self._opened = None
         self._failures += 1
-        if self._failures > SILENT_FAILURES:
+        # 410 Gone is no outage: what is watched is listed anew.
+        if (self._failures > SILENT_FAILURES and
+                getattr(exc, 'status', None) != 410):
             self._problem = problem
             self._changed()
         longest = min(LAST_DELAY, FIRST_DELAY * 2 ** (self._failures - 1))

@@ -196,9 +196,10 @@ class PodTest(FollowTestBase):
         self.follow()
         self.replace(limits={'memory': '4Gi'})
         self.wait_for(0, 4096)
-        self.assertEqual(1, self.reasons().count('LimitMissing'))
+        missing, = [line.text for line in self.lines
+                    if line.reason == 'LimitMissing']
         self.assertIn('spec.containers[compute].resources.limits.cpu',
-                      self.lines[-1].text + self.lines[0].text)
+                      missing)
         self.replace()
         self.wait_for(4, 4096)
 
