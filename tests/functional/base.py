@@ -21,6 +21,7 @@ import fixtures
 import nova.conf
 from nova.tests.functional.libvirt import base
 from nova import utils
+import urllib3
 import yaml
 
 from nova_k8s import conf
@@ -45,6 +46,11 @@ class ServersTestBase(base.ServersTestBase):
         self.flags(api_paste_config=os.path.join(
             sys.prefix, 'etc/nova/api-paste.ini'), group='wsgi')
         super().setUp()
+        # What intercepts the HTTP of Nova's APIs takes HTTPS as well, and
+        # cannot speak it. The Kubernetes API server is a real one.
+        self.useFixture(fixtures.MonkeyPatch(
+            'urllib3.connectionpool.HTTPSConnectionPool.ConnectionCls',
+            urllib3.connection.HTTPSConnection))
         for name in ('NODE_NAME', 'POD_NAME', 'POD_NAMESPACE'):
             self.useFixture(fixtures.EnvironmentVariable(name))
         self.manifest = os.path.join(
