@@ -12,7 +12,8 @@
 
 
 # Before anything that imports eventlet or urllib3: Nova patches for the
-# concurrency backend that OS_NOVA_DISABLE_EVENTLET_PATCHING asks for.
+# concurrency backend that OS_NOVA_DISABLE_EVENTLET_PATCHING asks for. Before
+# Nova 32 the import does it.
 from nova import monkey_patch
 
-monkey_patch.patch()
+getattr(monkey_patch, 'patch', bool)()

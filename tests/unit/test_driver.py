@@ -155,7 +155,7 @@ class StartTest(DriverTestBase):
         self.manifest(cpu='4', memory='8Gi')
         self._start()
         self.init_host.assert_called_once_with('host')
-        self.assertIn('4000m CPU and 8192 MiB', self.log.output)
+        self.assertIn('4000 millicores of CPU and 8192 MiB', self.log.output)
 
     def test_source_that_is_not_configured(self):
         self.flags(group='kubernetes', limits_from='manifest')
