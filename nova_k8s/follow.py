@@ -14,7 +14,6 @@
 """What is known of the budget, and the worker that keeps it so."""
 
 import dataclasses
-import threading
 import time
 import typing as ty
 
@@ -22,6 +21,7 @@ from oslo_log import log as logging
 
 from nova_k8s import budget
 from nova_k8s import errors
+from nova_k8s import worker
 
 LOG = logging.getLogger(__name__)
 
@@ -86,32 +86,21 @@ class Follower:
         then called again a little later
     """
 
-    # Plain threads serve both of Nova's concurrency backends: under eventlet
-    # they are patched to be green ones.
-
     def __init__(self, source, state, tell, push):
         self.state = state
         self._source = source
         self._tell = tell
         self._push = push
-        self._stop = threading.Event()
-        self._changed = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._watch, daemon=True,
-                             name='nova-k8s-watch'),
-            threading.Thread(target=self._work, daemon=True,
-                             name='nova-k8s-follow')]
+        self._behind = False
+        self._worker = worker.Worker(
+            'nova-k8s-follow', self._step, self._watch, SETTLE)
+        self._stop = self._worker.stopping
 
     def start(self):
-        for each in self._threads:
-            each.start()
+        self._worker.start()
 
     def stop(self):
-        self._stop.set()
-        self._changed.set()
-        for each in self._threads:
-            if each.ident:
-                each.join()
+        self._worker.stop()
 
     def refresh(self):
         """Look at the source; return whether the budget is another one."""
@@ -120,20 +109,14 @@ class Follower:
         self._tell(before, after)
         return before.budget != after.budget
 
-    def _watch(self):
-        self._source.watch(self._changed.set, self._stop)
+    def _watch(self, changed, stop):
+        self._source.watch(changed, stop)
 
-    def _work(self):
-        behind = False
-        while True:
-            self._changed.wait(RETRY if behind else None)
-            self._stop.wait(SETTLE)
-            self._changed.clear()
-            if self._stop.is_set():
-                return
-            behind = self._refreshed() or behind
-            if behind:
-                behind = not self._pushed()
+    def _step(self):
+        self._behind = self._refreshed() or self._behind
+        if self._behind:
+            self._behind = not self._pushed()
+        return RETRY if self._behind else None
 
     def _refreshed(self):
         try:

@@ -18,16 +18,14 @@ A restart while the API server is away must change nothing.
 
 import dataclasses
 import datetime
-import json
 import os
-import tempfile
 
-import jsonschema
 from oslo_log import log as logging
 
 from nova_k8s import budget
 from nova_k8s import errors
 from nova_k8s import follow
+from nova_k8s import kept
 from nova_k8s import kube
 
 LOG = logging.getLogger(__name__)
@@ -85,15 +83,15 @@ def first(conf, source):
     """
     if conf.kubernetes.limits_from != 'api':
         return follow.State(follow.first(source, 0))
-    kept = load(conf)
+    known = load(conf)
     try:
         return follow.State(follow.first(
-            source, 0 if kept else conf.kubernetes.api_timeout))
+            source, 0 if known else conf.kubernetes.api_timeout))
     except errors.Unreadable as exc:
-        if not kept:
+        if not known:
             raise
         return follow.State(
-            kept[0], f'{exc}; the limits are those of {kept[1]}')
+            known[0], f'{exc}; the limits are those of {known[1]}')
 
 
 def path(conf):
@@ -121,16 +119,8 @@ def save(conf, present):
     now = datetime.datetime.now(datetime.timezone.utc)
     record = {'key': key(conf), 'read_at': now.isoformat(timespec='seconds'),
               'budget': dataclasses.asdict(present)}
-    target = path(conf)
     try:
-        # In the same folder, so that the renaming is atomic.
-        with tempfile.NamedTemporaryFile(
-                'w', dir=os.path.dirname(target), prefix=_FILE,
-                delete=False, encoding='utf-8') as f:
-            json.dump(record, f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(f.name, target)
+        kept.write(path(conf), record)
     except OSError as exc:
         LOG.warning('The limits could not be kept for a restart without an '
                     'API server: %s', exc)
@@ -142,19 +132,8 @@ def load(conf):
     None also for what is damaged, or belongs to another node, pod or
     container.
     """
-    try:
-        with open(path(conf), encoding='utf-8') as f:
-            record = json.load(f)
-        jsonschema.validate(record, _SCHEMA)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, jsonschema.ValidationError) as exc:
-        LOG.warning('%s is ignored: %s', path(conf),
-                    str(exc).splitlines()[0])
-        return None
-    if record['key'] != key(conf):
-        LOG.warning('%s is ignored: it belongs to %s', path(conf),
-                    record['key'])
+    record = kept.read(path(conf), _SCHEMA, key(conf))
+    if not record:
         return None
     return _budget(record['budget']), record['read_at']
 
