@@ -92,6 +92,23 @@ here to keep the record with its allocations. Do not change it afterwards.
         help='Seconds to wait for an answer of the API server. At start, '
              'nova-compute waits this long for the limits before it gives '
              'up.'),
+    cfg.BoolOpt(
+        'follow_cordon',
+        default=True,
+        help="""Whether the compute service follows the Kubernetes node.
+
+It is disabled while the node is cordoned, shuts down, or is not ready for
+longer than ``not_ready_grace``, and enabled again afterwards. What an
+administrator disabled stays disabled. The name of the node must be known, see
+``node_name``, and the API server must be reachable.
+"""),
+    cfg.IntOpt(
+        'not_ready_grace',
+        default=60,
+        min=0,
+        help='Seconds for which the node may be not ready before the compute '
+             'service is disabled, so that the restart of a kubelet is not '
+             'noticed in Nova. For ``follow_cordon``.'),
     cfg.StrOpt(
         'manifest',
         help='Path of a YAML file that holds a Pod, Deployment, StatefulSet, '

@@ -24,8 +24,10 @@ from nova import exception
 from nova import objects
 from nova import utils
 from nova.virt.libvirt import driver
+from nova.virt.libvirt.volume import mount
 from oslo_log import log as logging
 
+from nova_k8s import budget
 from nova_k8s import conf
 from nova_k8s import errors
 from nova_k8s import events
@@ -33,6 +35,8 @@ from nova_k8s import follow
 from nova_k8s import inventory
 from nova_k8s import kube
 from nova_k8s import last
+from nova_k8s import node
+from nova_k8s import service
 from nova_k8s import sources
 from nova_k8s import story
 
@@ -50,6 +54,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         # Until init_host() there is no budget and no name of our own, and
         # everything is as in Nova's driver.
         self._follower = None
+        self._service = None
         self._recorder = None
         self._node_name = None
         self._reported = {}
@@ -66,6 +71,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             sys.exit(1)
         super().init_host(host)
         self._follower.start()
+        self._service.start()
 
     def _init_limits(self, host):
         source = sources.from_conf(CONF)
@@ -76,14 +82,18 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             CONF.kubernetes.hypervisor_hostname or
             kube.node_name(CONF, os.environ) or state.budget.node_name)
         self._check_name(host)
-        if CONF.kubernetes.limits_from == 'api':
+        kube_node = (kube.node_name(CONF, os.environ) or
+                     state.budget.node_name)
+        node_source = node.from_conf(CONF, kube_node)
+        if CONF.kubernetes.limits_from == 'api' or node_source:
             self._recorder = events.Recorder(
-                functools.partial(kube.api_client, CONF),
-                kube.node_name(CONF, os.environ) or
-                state.budget.node_name or host,
+                functools.partial(kube.api_client, CONF), kube_node or host,
                 CONF.kubernetes.api_timeout)
             self._recorder.start()
         self._follower = follow.Follower(source, state, self._tell, self._push)
+        self._service = service.from_conf(
+            CONF, host, self.virtapi, lambda: self._follower.state.budget,
+            node_source, self._tell_of_service)
         self._tell(None, state)
 
     def _check_name(self, host):
@@ -107,11 +117,24 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 f'hypervisor_hostname = {names[0]}')
 
     def cleanup_host(self, host):
-        if self._follower:
-            self._follower.stop()
-        if self._recorder:
-            self._recorder.stop()
+        for each in (self._service, self._follower, self._recorder):
+            if each:
+                each.stop()
         super().cleanup_host(host)
+
+    # Nova's driver calls this when libvirt's connection comes and goes. It
+    # knows no other reason, and would enable a cordoned node again. What it
+    # does beside, for network file systems, is done here too.
+    def _set_host_enabled(self, enabled,
+                          disable_reason=driver.DISABLE_REASON_UNDEFINED):
+        if not self._service:
+            super()._set_host_enabled(enabled, disable_reason)
+            return
+        self._service.libvirt(enabled)
+        if enabled:
+            mount.get_manager().host_up(self._host)
+        else:
+            mount.get_manager().host_down()
 
     def get_available_nodes(self, refresh=False):
         if self._node_name:
@@ -175,10 +198,18 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             last.save(CONF, after.budget)
         subject = after.budget or (before and before.budget)
         for line in story.of(before, after, CONF.kubernetes.unlimited):
-            (LOG.info if line.type == story.NORMAL else LOG.error)(
-                '%s', line.text)
-            if self._recorder and subject and subject.pod:
-                self._recorder.record(subject.pod, *line)
+            self._say(line, subject and subject.pod)
+        if self._service:
+            self._service.wake()
+
+    def _tell_of_service(self, line, kube_node):
+        self._say(line, kube_node and budget.Reference(
+            'Node', kube_node.name, kube_node.uid))
+
+    def _say(self, line, reference):
+        (LOG.info if line.type == story.NORMAL else LOG.error)('%s', line.text)
+        if self._recorder and reference:
+            self._recorder.record(reference, *line)
 
     def _push(self):
         """Have Nova report now, not at its next periodic task."""

@@ -52,6 +52,9 @@ PROBATION = 2
 # a word, would be asked without a pause.
 SHORTEST = 1
 
+# What objects() says until the first answer.
+NOT_YET = 'not yet connected'
+
 # The informer writes a traceback for each failure. What failed is said once,
 # by whoever needs the objects.
 logging.getLogger('kubernetes.informer').setLevel(logging.CRITICAL)
@@ -79,7 +82,7 @@ class Watch:
         self._query = query
         self._stop = None
         self._failures = 0
-        self._problem = 'not yet connected'
+        self._problem = NOT_YET
         self._informer = None
         self._host = ''
         self._opened = None

@@ -33,6 +33,9 @@ from nova_k8s import driver
 from nova_k8s import errors
 from nova_k8s import follow
 from nova_k8s import inventory
+from nova_k8s import node as kube_node
+from nova_k8s import service
+from nova_k8s import story
 from tests.unit import base
 
 CONF = nova.conf.CONF
@@ -338,6 +341,57 @@ class PushTest(DriverTestBase):
         self.assertRaises(RuntimeError, self.driver._push)
 
 
+class ServiceTest(DriverTestBase):
+    """Libvirt's connection comes and goes."""
+
+    def setUp(self):
+        super().setUp()
+        self.manager = mock.Mock()
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.volume.mount.get_manager',
+            lambda: self.manager))
+        self.record = self.useFixture(fixtures.MockPatchObject(
+            objects.Service, 'get_by_compute_host')).mock
+        self.record.return_value = mock.Mock(disabled=False)
+
+    def _mounts(self):
+        """What happens to mounts when it goes, and when it comes."""
+        self.manager.reset_mock()
+        self.driver._handle_conn_event(False, 'lost')
+        self.driver._handle_conn_event(True, None)
+        return self.manager.mock_calls
+
+    def test_nova_disables_before_init_host(self):
+        self._mounts()
+        self.assertEqual(2, self.record.call_count)
+
+    def test_it_is_one_reason_of_several(self):
+        self.driver._service = mock.Mock()
+        self._mounts()
+        self.assertEqual([mock.call.libvirt(False), mock.call.libvirt(True)],
+                         self.driver._service.mock_calls)
+        self.record.assert_not_called()
+
+    def test_mounts_are_treated_as_in_novas_own_driver(self):
+        stock = self._mounts()
+        self.assertEqual([mock.call.host_down(),
+                          mock.call.host_up(self.driver._host)], stock)
+        self.driver._service = mock.Mock()
+        self.assertEqual(stock, self._mounts())
+
+    def test_events(self):
+        self.driver._recorder = mock.Mock()
+        line = story.Line(story.NORMAL, 'ComputeServiceEnabled', 'Enabled.')
+        self.driver._tell_of_service(line, None)
+        self.driver._tell_of_service(line, kube_node.Node(NODE, 'uid-1'))
+        self.assertEqual(
+            [mock.call.record(budget.Reference('Node', NODE, 'uid-1'),
+                              story.NORMAL, 'ComputeServiceEnabled',
+                              'Enabled.')],
+            self.driver._recorder.mock_calls)
+        self.assertEqual(2, self.log.output.count('Enabled.'))
+
+
 class NovaTest(base.TestCase):
     """What of Nova, beyond its interface for drivers, is relied on.
 
@@ -353,7 +407,7 @@ class NovaTest(base.TestCase):
         self.assertEqual(
             {'__init__', 'init_host', 'cleanup_host', 'get_available_nodes',
              'get_nodenames_by_uuid', 'get_available_resource',
-             'update_provider_tree'}, set(overridden))
+             'update_provider_tree', '_set_host_enabled'}, set(overridden))
         for name, method in overridden.items():
             stock = getattr(libvirt_driver.LibvirtDriver, name)
             self.assertEqual(self._parameters(stock),
@@ -369,9 +423,27 @@ class NovaTest(base.TestCase):
             libvirt_driver.LibvirtDriver.__init__.__code__.co_names)
         own = set(vars(driver.K8sLibvirtDriver)) | set(
             driver.K8sLibvirtDriver.__init__.__code__.co_names)
-        self.assertEqual(set(), {
+        self.assertEqual({'_set_host_enabled'}, {
             name for name in own & nova
             if name.startswith('_') and not name.startswith('__')})
+
+    def test_what_novas_own_does_when_libvirt_comes_and_goes(self):
+        stock = libvirt_driver.LibvirtDriver._set_host_enabled
+        self.assertEqual(
+            {'objects', 'Service', 'get_by_compute_host', 'CONF', 'host',
+             'disabled', 'disabled_reason', 'startswith', 'DISABLE_PREFIX',
+             'DISABLE_REASON_UNDEFINED', 'save',
+             '_update_compute_provider_status', 'mount', 'get_manager',
+             'host_up', '_host', 'host_down'},
+            set(stock.__code__.co_names) -
+            {'LOG', 'debug', 'warning', 'exception', 'ComputeHostNotFound',
+             'Exception', 'nova_context', 'get_admin_context'})
+        self.assertEqual('AUTO: ', service.PREFIX)
+
+    def test_way_to_placement(self):
+        inspect.signature(
+            manager.ComputeVirtAPI.update_compute_provider_status).bind(
+                None, 'context', 'uuid', enabled=True)
 
     def test_way_to_the_resource_tracker(self):
         compute = mock.Mock()
