@@ -30,7 +30,6 @@ import typing as ty
 from nova import context as nova_context
 from nova import exception
 from nova import objects
-from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
 from nova_k8s import errors
@@ -52,7 +51,7 @@ REASONS = (nodes.SHUTTING_DOWN, nodes.CORDONED, nodes.NOT_READY, LIBVIRT,
 # Nova's libvirt driver begins the reason with this where it disables the
 # service itself, and enables again only what begins so. So do we: whoever
 # returns to Nova's driver is not left with a disabled service.
-PREFIX = libvirt_driver.DISABLE_PREFIX
+PREFIX = 'AUTO: '
 
 # Nova's column.
 _LONGEST = 255

@@ -17,9 +17,10 @@ import argparse
 import sys
 
 from nova_k8s.cmd import report
+from nova_k8s.cmd import status
 from nova_k8s import errors
 
-COMMANDS = (report,)
+COMMANDS = (report, status)
 
 
 def main(argv=None):

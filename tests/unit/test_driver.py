@@ -438,7 +438,7 @@ class NovaTest(base.TestCase):
             set(stock.__code__.co_names) -
             {'LOG', 'debug', 'warning', 'exception', 'ComputeHostNotFound',
              'Exception', 'nova_context', 'get_admin_context'})
-        self.assertEqual('AUTO: ', service.PREFIX)
+        self.assertEqual(libvirt_driver.DISABLE_PREFIX, service.PREFIX)
 
     def test_way_to_placement(self):
         inspect.signature(

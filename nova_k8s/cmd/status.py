@@ -1,0 +1,387 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""nova-k8s status: this node as Kubernetes and Nova see it, side by side."""
+
+import dataclasses
+import datetime
+import json
+import logging
+import os
+import sys
+import threading
+import typing as ty
+
+import libvirt
+from nova.conductor import rpcapi as conductor
+import nova.conf
+from nova import context as nova_context
+from nova import objects
+from nova.objects import base as objects_base
+from nova import rpc
+from nova import servicegroup
+from rich import console
+from rich import table
+from rich import text
+
+from nova_k8s.cmd import report
+from nova_k8s import errors
+from nova_k8s import follow
+from nova_k8s import inventory
+from nova_k8s import kube
+from nova_k8s import last
+from nova_k8s import node as nodes
+from nova_k8s import service
+from nova_k8s import sources
+from nova_k8s import story
+
+CONF = nova.conf.CONF
+
+# What the state of a part begins with.
+FOLLOWS = 'follows'
+BEHIND = 'behind'
+STALE = 'stale'
+ADMINISTRATOR = 'administrator'
+OFF = 'off'
+UNKNOWN = 'unknown'
+
+
+class Part(ty.NamedTuple):
+    """One line of the table."""
+
+    name: str
+    kubernetes: str
+    nova: str
+    state: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Nova:
+    """What Nova knows of this compute node."""
+
+    record: service.Record
+    up: bool
+    last_seen: ty.Optional[datetime.datetime]
+    vcpus: ty.Optional[int]
+    memory_mb: ty.Optional[int]
+    guests: int
+
+
+def add_parser(commands):
+    parser = commands.add_parser(
+        'status', help='this node as Kubernetes and Nova see it',
+        description='Show this node as Kubernetes and Nova see it, and '
+                    'whether each part follows. To be run where nova-compute '
+                    'runs: it asks Nova through the conductor, with what '
+                    'stands in nova.conf.')
+    parser.add_argument(
+        '--config-file', metavar='FILE', action='append',
+        help='nova.conf; may be repeated')
+    parser.add_argument(
+        '--format', choices=('table', 'json'), default='table')
+    parser.set_defaults(manifest=None, container=None)
+    return parser
+
+
+def run(args):
+    report.configure(args)
+    # What Nova's libraries have to log is in the answer, as one word.
+    logging.getLogger().addHandler(logging.NullHandler())
+    result = status()
+    if args.format == 'json':
+        print(json.dumps(result, indent=2))
+    else:
+        show(result, console.Console(file=sys.stdout))
+
+
+def status():
+    """Return what scripts get to see."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    state, problem = limits()
+    kept = _kept()
+    name = kube.node_name(CONF, os.environ) or (
+        state and state.budget and state.budget.node_name)
+    node, node_state = _node(name)
+    nova, nova_problem = _within(
+        CONF.kubernetes.api_timeout, "Nova's conductor", ask_nova)
+    known = service.File(CONF.state_path, CONF.host, name).load()
+    found = {
+        'kubernetes': {
+            'node': name,
+            'cordoned': node and node.cordoned,
+            'ready': node and node.ready,
+            'shutting_down': node and node.shutting_down,
+            'limits': (state.budget.as_dict() if state and not state.problem
+                       else None),
+        },
+        'nova': {
+            'host': CONF.host,
+            'status': nova and ('disabled' if nova.record.disabled
+                                else 'enabled'),
+            'reason': nova and nova.record.reason,
+            'up': nova and nova.up,
+            'vcpus': nova and nova.vcpus,
+            'memory_mb': nova and nova.memory_mb,
+            'guests': nova and nova.guests,
+        },
+        'budget': kept and {
+            'limits': kept[0].as_dict(),
+            'read_at': kept[1],
+            'age_seconds': _age(kept[1], now),
+        },
+        'libvirt': {'guests': _within(CONF.kubernetes.api_timeout, 'libvirt',
+                                      _libvirt_guests)[0]},
+    }
+    lost = nova_problem or (None if nova.up else
+                            f'{STALE}: nova-compute is down')
+    found['parts'] = [part._asdict() for part in (
+        _cordoned(node, node_state, nova, known, lost),
+        _ready(node, node_state, nova, known, lost, now),
+        _limits(state, problem, nova, kept, lost),
+        _budget(found['budget'], kept, state),
+        _guests(found, lost))]
+    return found
+
+
+# What is asked
+
+
+def _within(seconds, who, ask):
+    """Return (what ask returns, None), or (None, why it is not known)."""
+    answer = []
+
+    def asking():
+        try:
+            answer.append((ask(), None))
+        except Exception as exc:
+            words = ' '.join(str(exc).split()) or type(exc).__name__
+            answer.append((None, f'{UNKNOWN}: {who}: {words}'))
+
+    # Nova's messaging waits for ever for a server that is away.
+    thread = threading.Thread(target=asking, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answer[0] if answer else (
+        None, f'{UNKNOWN}: {who}: no answer within {seconds} s')
+
+
+def ask_nova():
+    """Return what Nova knows, in the way of nova-compute: by the conductor.
+
+    All that it takes stands in the nova.conf of nova-compute; an account for
+    Nova's API does not.
+    """
+    if rpc.TRANSPORT is None:
+        objects.register_all()
+        rpc.set_defaults(control_exchange='nova')
+        rpc.init(CONF)
+        objects_base.NovaObject.indirection_api = conductor.ConductorAPI()
+    context = nova_context.get_admin_context()
+    found = objects.Service.get_by_compute_host(context, CONF.host)
+    nodes_ = objects.ComputeNodeList.get_all_by_host(context, CONF.host)
+    return Nova(
+        service.Record(found.disabled, found.disabled_reason),
+        servicegroup.API().service_is_up(found), found.last_seen_up,
+        nodes_[0].vcpus, nodes_[0].memory_mb,
+        len(objects.InstanceList.get_uuids_by_host(context, CONF.host)))
+
+
+def limits():
+    """Return (follow.State, None), or (None, why the limits are not known)."""
+    try:
+        return follow.State(sources.from_conf(CONF).read()), None
+    except errors.LimitsError as exc:
+        return None, str(exc)
+
+
+def _kept():
+    """Return what nova-compute read last and when, or None."""
+    if CONF.kubernetes.limits_from != 'api':
+        return None
+    try:
+        return last.load(CONF)
+    except errors.LimitsError:
+        return None
+
+
+def _node(name):
+    """Return (nodes.Node, None), or (None, the state of its parts)."""
+    if not CONF.kubernetes.follow_cordon:
+        return None, f'{OFF}: [kubernetes] follow_cordon'
+    if not name:
+        return None, f'{OFF}: NODE_NAME and [kubernetes] node_name are not set'
+    source = nodes.from_conf(CONF, name)
+    if not source:
+        return None, (f'{OFF}: neither a service account of a pod nor '
+                      f'[kubernetes] kubeconfig')
+    try:
+        return source.ask(), None
+    except errors.LimitsError as exc:
+        return None, f'{UNKNOWN}: {exc}'
+
+
+def _libvirt_guests():
+    """Return how many guests run, or None where libvirt does not answer."""
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    try:
+        connection = libvirt.openReadOnly(
+            CONF.libvirt.connection_uri or 'qemu:///system')
+    except libvirt.libvirtError:
+        return None
+    try:
+        return connection.numOfDomains()
+    finally:
+        connection.close()
+
+
+# What it means
+
+
+def compare(reasons, there, record, known):
+    """Return the state of a part of the node.
+
+    :param reasons: those which the part may be
+    :param there: those of them that there are
+    :param record: service.Record
+    :param known: the service.Kept of nova-compute, or None
+    """
+    known = known or service.assumed(record)
+    if there != known.acted & reasons:
+        return f'{BEHIND}: nova-compute has not seen it'
+    if record.disabled and not record.ours:
+        return f'{ADMINISTRATOR}: disabled it'
+    if there and not record.disabled or there & known.overridden:
+        return f'{ADMINISTRATOR}: enabled it in spite of this'
+    return FOLLOWS
+
+
+def _cordoned(node, node_state, nova, known, lost):
+    shown = '?' if nova is None else 'enabled'
+    if nova and nova.record.disabled:
+        shown = f'disabled: {nova.record.reason or "no reason given"}'
+    return Part(
+        'cordoned', _yes(node and node.cordoned), shown,
+        node_state or lost or compare(
+            frozenset((nodes.CORDONED,)),
+            nodes.reasons(node, frozenset(), 0, 1) & {nodes.CORDONED},
+            nova.record, known))
+
+
+def _ready(node, node_state, nova, known, lost, now):
+    shown = '?'
+    if nova:
+        shown = 'up' if nova.up else 'down'
+        if nova.last_seen:
+            shown += f', seen {words(_since(nova.last_seen, now))} ago'
+    state = node_state or lost
+    if not state:
+        may_be = frozenset((nodes.NOT_READY, nodes.SHUTTING_DOWN))
+        there = nodes.reasons(node, frozenset(), 1, 0) & may_be
+        state = compare(may_be, there, nova.record, known)
+        if there == {nodes.NOT_READY} and state.startswith(BEHIND):
+            state = (f'{FOLLOWS}: after not_ready_grace = '
+                     f'{CONF.kubernetes.not_ready_grace} s')
+    ready = _yes(node and node.ready)
+    return Part('ready', 'shutting down' if node and node.shutting_down
+                else ready, shown, state)
+
+
+def _limits(state, problem, nova, kept, lost):
+    shown = '?'
+    if nova:
+        shown = f'{nova.vcpus} VCPU and {nova.memory_mb} MiB'
+    if problem:
+        word = STALE if kept else UNKNOWN
+        return Part('limits', '?', shown, f'{word}: {problem}')
+    if lost:
+        word = lost
+    elif kept and kept[0] != state.budget or not _fits(state.budget, nova):
+        word = f'{BEHIND}: nova-compute has not seen it'
+    else:
+        word = FOLLOWS
+    return Part('limits', story.amounts(state.budget), shown, word)
+
+
+def _fits(budget, nova):
+    """Whether Nova has no more than the limits.
+
+    Where the limit is nothing, Nova keeps what there was and reserves it.
+    """
+    allowed = inventory.limits(budget, CONF.kubernetes.unlimited)
+    return all(not allowed[resource_class] or has <= allowed[resource_class]
+               for resource_class, has in (
+                   (inventory.VCPU, nova.vcpus),
+                   (inventory.MEMORY_MB, nova.memory_mb)))
+
+
+def _budget(found, kept, state):
+    if not found:
+        return Part('budget', '', 'none kept',
+                    OFF if CONF.kubernetes.limits_from != 'api' else UNKNOWN)
+    same = state and kept[0] == state.budget
+    return Part('budget', '', f'{story.amounts(kept[0])}, of '
+                              f'{words(found["age_seconds"])} ago',
+                FOLLOWS if same else STALE)
+
+
+def _guests(found, lost):
+    running, known = found['libvirt']['guests'], found['nova']['guests']
+    state = FOLLOWS
+    if lost:
+        state = lost
+    elif running is None:
+        state = f'{UNKNOWN}: libvirt does not answer'
+    return Part('guests', '?' if running is None else f'{running} running',
+                '?' if known is None else str(known), state)
+
+
+def _yes(value):
+    return '?' if value is None else 'yes' if value else 'no'
+
+
+def _since(moment, now):
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.timezone.utc)
+    return max(0, int((now - moment).total_seconds()))
+
+
+def _age(moment, now):
+    try:
+        return _since(datetime.datetime.fromisoformat(moment), now)
+    except ValueError:
+        return None
+
+
+def words(seconds):
+    """Seconds in words: 12 s, 5 min, 3 h, 2 d."""
+    if seconds is None:
+        return '?'
+    for unit, size in (('d', 86400), ('h', 3600), ('min', 60)):
+        if seconds >= 2 * size:
+            return f'{seconds // size} {unit}'
+    return f'{seconds} s'
+
+
+def show(result, out):
+    """Print the status for people."""
+    kubernetes, nova = result['kubernetes'], result['nova']
+    grid = table.Table()
+    grid.add_column('')
+    grid.add_column(f'Kubernetes node {kubernetes["node"] or "?"}',
+                    overflow='fold')
+    grid.add_column(f'Nova host {nova["host"]}', overflow='fold')
+    grid.add_column('state', overflow='fold')
+    for part in result['parts']:
+        # As text: what is in brackets is no markup.
+        grid.add_row(*map(text.Text, part.values()))
+    out.print(grid)

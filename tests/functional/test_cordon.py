@@ -1,0 +1,430 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""kubectl cordon and uncordon are enough, for real Nova and Placement."""
+
+import time
+from unittest import mock
+
+import fixtures
+import nova.conf
+from nova import objects
+
+from nova_k8s import node
+from tests.functional import base
+from tests.functional import cluster
+from tests.functional import control_plane
+from tests.functional import fault_proxy
+
+CONF = nova.conf.CONF
+
+DISABLED = 'COMPUTE_STATUS_DISABLED'
+ENABLED = ('enabled', None, False)
+
+
+class CordonTestBase(base.ServersTestBase):
+
+    HOST = 'compute1'
+
+    tls = False
+
+    def setUp(self):
+        # First: Nova's tests have a home directory of their own.
+        control_plane.shared()
+        super().setUp()
+        for name, seconds in (('PERIOD', 3), ('LAST_DELAY', 1),
+                              ('FIRST_DELAY', 0.2), ('PROBATION', 0.5)):
+            self.useFixture(fixtures.MonkeyPatch(
+                f'nova_k8s.watch.{name}', seconds))
+        self.compute = self.useFixture(cluster.ComputePod(policies=True))
+        self.plane = self.compute.plane
+        self.node = self.compute.node
+        self.proxy = self.useFixture(
+            fault_proxy.FaultProxy(self.plane, tls=self.tls))
+        self.flags(
+            limits_from='api', hypervisor_hostname=self.HOST,
+            group='kubernetes', **self.compute.options(self.proxy))
+        self.flags(state_path=self.useFixture(fixtures.TempDir()).path)
+        # So that a trait in Placement is not the periodic task's work.
+        self.flags(update_resources_interval=60)
+
+    def start(self, follows=True):
+        self.start_compute(hostname=self.HOST)
+        if follows:
+            self.wait_until_it_follows()
+
+    @property
+    def driver(self):
+        return self.computes[self.HOST].driver
+
+    def wait_until_it_follows(self):
+        self.wait_for(None, lambda: self.driver._service._problem)
+
+    def restart(self, follows=True):
+        self.restart_compute_service(self.HOST)
+        if follows:
+            self.wait_until_it_follows()
+
+    def cordon(self):
+        self.plane.kubectl('cordon', self.node)
+
+    def uncordon(self):
+        self.plane.kubectl('uncordon', self.node)
+
+    def service(self):
+        found, = self.admin_api.get_services('nova-compute', self.HOST)
+        return found
+
+    def admin(self, **request):
+        self.admin_api.put_service(self.service()['id'], request)
+
+    def admin_disables(self):
+        self.admin(status='disabled', disabled_reason='maintenance')
+
+    def admin_enables(self):
+        self.admin(status='enabled')
+
+    def connection(self, there):
+        self.driver._handle_conn_event(
+            there, None if there else 'Connection to libvirt lost')
+
+    def state(self):
+        """(status, reason, whether Placement knows it as disabled)"""
+        service = self.service()
+        return (service['status'], service['disabled_reason'],
+                DISABLED in self._get_provider_traits(
+                    self.compute_rp_uuids[self.HOST]))
+
+    def disabled(self, reasons):
+        return ('disabled', f'AUTO: {reasons} (Kubernetes node {self.node})',
+                True)
+
+    def wait_for_state(self, expected, seconds=10):
+        self.wait_for(expected, self.state, seconds)
+
+    def stays(self, expected, seconds=1):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.assertEqual(expected, self.state())
+            time.sleep(0.2)
+
+    def node_events(self):
+        found = self.plane.core.list_namespaced_event(
+            'default', field_selector=f'involvedObject.name={self.node}')
+        return [each.reason for each in sorted(
+            found.items, key=lambda each: int(
+                each.metadata.name.rpartition('.')[2], 16))
+                if each.reporting_component == 'nova-k8s']
+
+
+class CordonTest(CordonTestBase):
+
+    MAINTENANCE = ('disabled', 'maintenance', True)
+
+    def test_cordon_and_uncordon(self):
+        self.start()
+        self.boot()
+        self.assertEqual(ENABLED, self.state())
+        for _ in range(2):
+            self.cordon()
+            self.wait_for_state(self.disabled('cordoned'), seconds=1)
+            self.assert_full()
+            self.uncordon()
+            self.wait_for_state(ENABLED, seconds=1)
+            self.boot()
+        self.wait_for(['ComputeServiceDisabled', 'ComputeServiceEnabled'] * 2,
+                      self.node_events)
+        shown = self.plane.kubectl('describe', 'node', self.node).stdout
+        self.assertIn('The compute service of compute1 is disabled: cordoned '
+                      f'(Kubernetes node {self.node})', shown)
+
+    def test_guests_stay(self):
+        self.start()
+        server = self.boot()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        self.assertEqual('ACTIVE',
+                         self.api.get_server(server['id'])['status'])
+
+    def test_what_an_administrator_disabled_stays_disabled(self):
+        self.start()
+        self.admin_disables()
+        for change in (self.cordon, self.uncordon):
+            change()
+            self.stays(self.MAINTENANCE)
+        self.restart()
+        self.stays(self.MAINTENANCE)
+        self.cordon()
+        self.stays(self.MAINTENANCE)
+        self.wait_for(['ComputeServiceLeft'] * 3, self.node_events)
+        self.admin_enables()
+        self.stays(ENABLED)
+
+    def test_disabled_by_an_administrator_while_cordoned(self):
+        self.start()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        self.admin_disables()
+        self.uncordon()
+        self.stays(self.MAINTENANCE)
+
+    def test_without_a_reason_too(self):
+        self.start()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        self.admin(status='disabled')
+        self.uncordon()
+        self.stays(('disabled', None, True))
+
+    def test_what_an_administrator_enabled_stays_enabled(self):
+        self.start()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        self.admin_enables()
+        self.stays(ENABLED)
+        self.restart()
+        self.stays(ENABLED)
+        self.uncordon()
+        self.stays(ENABLED)
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+
+    def test_libvirt_comes_and_goes(self):
+        self.start()
+        self.connection(False)
+        self.wait_for_state(
+            ('disabled', 'AUTO: libvirt not connected', True))
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned, libvirt not connected'))
+        self.connection(True)
+        self.wait_for_state(self.disabled('cordoned'))
+        self.stays(self.disabled('cordoned'))
+        self.connection(False)
+        self.wait_for_state(self.disabled('cordoned, libvirt not connected'))
+        self.uncordon()
+        self.wait_for_state(
+            ('disabled', 'AUTO: libvirt not connected', True))
+        self.connection(True)
+        self.wait_for_state(ENABLED)
+
+    def test_restart_of_a_cordoned_node(self):
+        self.start()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        self.restart()
+        self.stays(self.disabled('cordoned'))
+        self.uncordon()
+        self.wait_for_state(ENABLED)
+
+    def test_uncordoned_meanwhile(self):
+        self.start()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        self.computes[self.HOST].stop()
+        self.uncordon()
+        self.restart()
+        self.wait_for_state(ENABLED)
+
+    def test_cordoned_before_the_first_start(self):
+        self.cordon()
+        self.start()
+        self.wait_for_state(self.disabled('cordoned'))
+
+    def test_restart_without_an_api_server(self):
+        self.start()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        self.proxy.cut()
+        self.restart(follows=False)
+        self.uncordon()
+        self.stays(self.disabled('cordoned'), seconds=3)
+        self.proxy.restore()
+        self.wait_for_state(ENABLED)
+        self.proxy.cut()
+        self.cordon()
+        self.stays(ENABLED, seconds=3)
+        self.proxy.restore()
+        self.wait_for_state(self.disabled('cordoned'))
+
+    def test_crash_between_the_steps(self):
+        self.start()
+        with mock.patch.object(self.driver._service._file, 'save',
+                               side_effect=SystemExit):
+            self.cordon()
+            self.wait_for(('enabled', self.disabled('cordoned')[1], False),
+                          self.state)
+        self.restart()
+        self.wait_for_state(self.disabled('cordoned'))
+        self.uncordon()
+        self.wait_for_state(ENABLED)
+
+    def test_conductor_fails(self):
+        self.start()
+        with mock.patch.object(objects.Service, 'save',
+                               side_effect=RuntimeError('no conductor')):
+            self.cordon()
+            self.wait_for(True, lambda: 'no conductor' in
+                          self.stdlog.logger.output)
+        self.wait_for_state(self.disabled('cordoned'))
+
+    def test_placement_fails(self):
+        self.start()
+        with mock.patch.object(self.driver.virtapi,
+                               'update_compute_provider_status',
+                               side_effect=RuntimeError('no placement')):
+            self.cordon()
+            self.wait_for(True, lambda: 'no placement' in
+                          self.stdlog.logger.output)
+            self.assertEqual((*self.disabled('cordoned')[:2], False),
+                             self.state())
+        self.wait_for_state(self.disabled('cordoned'))
+
+    def test_off(self):
+        self.flags(follow_cordon=False, group='kubernetes')
+        self.cordon()
+        self.start(follows=False)
+        self.stays(ENABLED)
+        self.connection(False)
+        self.wait_for_state(
+            ('disabled', 'AUTO: libvirt not connected', True))
+
+    def test_switched_off_while_cordoned(self):
+        self.start()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        self.flags(follow_cordon=False, group='kubernetes')
+        self.restart(follows=False)
+        self.wait_for_state(ENABLED)
+
+
+class ReadyTest(CordonTestBase):
+
+    def ready(self, status, reason, message=''):
+        # As a kubelet does.
+        self.plane.kubelet(self.node).patch_node_status(
+            self.node, {'status': {'conditions': [{
+                'type': 'Ready', 'status': status, 'reason': reason,
+                'message': message}]}},
+            _content_type=control_plane.STRATEGIC)
+
+    def test_kubelet_restarts(self):
+        self.flags(not_ready_grace=3, group='kubernetes')
+        self.start()
+        self.ready('False', 'KubeletNotReady', 'PLEG is not healthy')
+        self.stays(ENABLED)
+        self.ready('True', 'KubeletReady')
+        self.stays(ENABLED, seconds=3)
+        self.assertEqual([], self.node_events())
+
+    def test_not_ready(self):
+        self.flags(not_ready_grace=2, group='kubernetes')
+        self.start()
+        self.ready('Unknown', 'NodeStatusUnknown')
+        self.stays(ENABLED)
+        self.wait_for_state(self.disabled(node.NOT_READY))
+        self.ready('True', 'KubeletReady')
+        self.wait_for_state(ENABLED)
+
+    def test_shuts_down_gracefully(self):
+        self.start()
+        self.ready('False', 'KubeletNotReady', 'node is shutting down')
+        self.wait_for_state(self.disabled(node.SHUTTING_DOWN), seconds=1)
+        self.ready('Unknown', 'NodeStatusUnknown')
+        self.wait_for_state(self.disabled(node.NOT_READY))
+        self.ready('True', 'KubeletReady')
+        self.wait_for_state(ENABLED)
+
+
+class RightsTest(CordonTestBase):
+
+    def test_without_the_right(self):
+        binding = f'nova-k8s-node-{self.compute.namespace}'
+        self.plane.kubectl('delete', 'clusterrolebinding', binding)
+        self.wait_for(False, lambda: 'yes' in self.plane.kubectl(
+            'auth', 'can-i', 'list', 'nodes', check=False,
+            kubeconfig=CONF.kubernetes.kubeconfig).stdout)
+        self.start(follows=False)
+        self.wait_for(True, lambda: 'is forbidden' in
+                      self.stdlog.logger.output)
+        # The limits are followed all the same.
+        self.compute.resize(cpu='8', memory='8Gi')
+        self.wait_for_inventory(VCPU=(8, 0), MEMORY_MB=(8192, 0))
+        self.cordon()
+        self.stays(ENABLED, seconds=4)
+        lines = [line for line in self.stdlog.logger.output.splitlines()
+                 if 'is forbidden' in line]
+        self.assertEqual(1, len(lines), lines)
+        for word in ('list', '"nodes"', 'system:serviceaccount:'
+                     f'{self.compute.namespace}:{cluster.SERVICE_ACCOUNT}'):
+            self.assertIn(word, lines[0])
+        self.compute.apply('base/rbac.yaml')
+        self.wait_for_state(self.disabled('cordoned'), seconds=30)
+
+    def test_one_node_is_enough(self):
+        """A right on this node by name does, where accounts are per node."""
+        role = f'nova-k8s-node-{self.compute.namespace}'
+        self.plane.kubectl(
+            'patch', 'clusterrole', role, '--type=json', '-p',
+            '[{"op": "add", "path": "/rules/0/resourceNames", "value": '
+            f'["{self.node}"]}}]')
+        other = self.plane.create_node()
+        self.wait_for('no', lambda: self.plane.kubectl(
+            'auth', 'can-i', 'get', f'nodes/{other}', check=False,
+            kubeconfig=CONF.kubernetes.kubeconfig).stdout.strip())
+        self.start()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+
+
+class AnswerTest(CordonTestBase):
+    """What the driver asks for, seen between it and the API server."""
+
+    tls = True
+
+    def test_asks_for_its_own_node_only(self):
+        self.start()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        self.wait_for(['ComputeServiceDisabled'], self.node_events)
+        asked = [request for request in self.proxy.requests
+                 if '/nodes' in request.path]
+        self.assertTrue(asked)
+        for method, path in asked:
+            self.assertEqual('GET', method)
+            self.assertIn(f'fieldSelector=metadata.name%3D{self.node}', path)
+
+    def test_server_that_fails(self):
+        self.start()
+        for code in (429, 500, 410):
+            self.proxy.answer('/nodes', code, event=code == 410)
+            self.proxy.drop()
+            self.stays(ENABLED, seconds=1.5)
+            self.proxy.forget_answers()
+            self.wait_until_it_follows()
+        self.proxy.answer('/nodes', 200, body='{"items": [7], "metadata": '
+                                              '{"resourceVersion": "1"}}')
+        self.proxy.drop()
+        self.stays(ENABLED, seconds=1.5)
+        self.proxy.forget_answers()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'), seconds=20)
+
+
+class NoBudgetTest(CordonTestBase):
+
+    def test_limits_lost(self):
+        self.start()
+        self.plane.remove_pod(self.compute.pod)
+        self.wait_for_state(('disabled', 'AUTO: no budget', True))
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned, no budget'))

@@ -1,0 +1,256 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""This node as Kubernetes and Nova see it."""
+
+import datetime
+import io
+import json
+import time
+
+import fixtures
+import nova.conf
+from oslo_config import fixture as config_fixture
+from rich import console
+import yaml
+
+from nova_k8s import budget
+from nova_k8s.cmd import main
+from nova_k8s.cmd import status
+from nova_k8s import errors
+from nova_k8s import node
+from nova_k8s import service
+from tests.unit import base
+
+CONF = nova.conf.CONF
+NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.timezone.utc)
+
+CORDONED = frozenset((node.CORDONED,))
+NOTHING = frozenset()
+ENABLED = service.Record(False)
+OURS = service.Record(True, 'AUTO: cordoned (Kubernetes node kube-1)')
+THEIRS = service.Record(True, 'maintenance')
+
+
+def kept(acted=NOTHING, overridden=NOTHING):
+    return service.Kept(acted, overridden)
+
+
+class CompareTest(base.TestCase):
+
+    TABLE = (
+        # what there is, record, kept -> state
+        (NOTHING, ENABLED, kept(), 'follows'),
+        (NOTHING, ENABLED, None, 'follows'),
+        (NOTHING, OURS, kept(CORDONED), 'behind'),
+        (NOTHING, OURS, None, 'behind'),
+        (CORDONED, ENABLED, kept(), 'behind'),
+        (CORDONED, ENABLED, None, 'behind'),
+        (CORDONED, OURS, kept(CORDONED), 'follows'),
+        (CORDONED, OURS, None, 'follows'),
+        (CORDONED, ENABLED, kept(CORDONED), 'administrator: enabled'),
+        (CORDONED, ENABLED, kept(CORDONED, CORDONED),
+         'administrator: enabled'),
+        (CORDONED, THEIRS, kept(CORDONED), 'administrator: disabled'),
+        (NOTHING, THEIRS, kept(), 'administrator: disabled'),
+        (CORDONED, THEIRS, kept(), 'behind'),
+        # Disabled for another reason, in spite of the cordon before.
+        (CORDONED, service.Record(True, 'AUTO: no budget'),
+         kept(CORDONED | {service.NO_BUDGET}, CORDONED),
+         'administrator: enabled'),
+    )
+
+    def test_table(self):
+        for there, record, known, expected in self.TABLE:
+            found = status.compare(CORDONED, there, record, known)
+            self.assertTrue(found.startswith(expected),
+                            (there, record, known, found))
+
+
+class WordsTest(base.TestCase):
+
+    def test_words(self):
+        for seconds, expected in ((None, '?'), (0, '0 s'), (119, '119 s'),
+                                  (120, '2 min'), (7199, '119 min'),
+                                  (7200, '2 h'), (200000, '2 d')):
+            self.assertEqual(expected, status.words(seconds))
+
+
+class WithinTest(base.TestCase):
+
+    def test_answer(self):
+        self.assertEqual((7, None), status._within(1, 'x', lambda: 7))
+
+    def test_failure_is_one_line(self):
+        def fail():
+            raise RuntimeError('no\nanswer')
+        self.assertEqual((None, 'unknown: x: no answer'),
+                         status._within(1, 'x', fail))
+
+    def test_silence(self):
+        begin = time.monotonic()
+        self.assertEqual(
+            (None, 'unknown: x: no answer within 0.1 s'),
+            status._within(0.1, 'x', lambda: time.sleep(3)))
+        self.assertLess(time.monotonic() - begin, 2)
+
+
+class StatusTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.useFixture(config_fixture.Config(CONF))
+        folder = self.folder()
+        self.pod = {'kind': 'Pod', 'metadata': {'name': 'x'}, 'spec': {
+            'containers': [{'name': 'libvirt', 'resources': {
+                'limits': {'cpu': '4', 'memory': '4Gi'}}}]}}
+        self._write(folder + '/pod.yaml', yaml.safe_dump(self.pod))
+        self.conf_file = folder + '/nova.conf'
+        self._write(self.conf_file, f"""
+[DEFAULT]
+state_path = {folder}
+host = host-1
+[kubernetes]
+limits_from = manifest
+manifest = {folder}/pod.yaml
+api_timeout = 2
+node_name = kube-1
+""")
+        self.state_path = folder
+        self.nova = status.Nova(ENABLED, True, NOW, 4, 4096, 3)
+        self.node = node.Node('kube-1', 'uid-1')
+        self.useFixture(fixtures.MockPatchObject(
+            status, 'ask_nova', lambda: self._answer(self.nova)))
+        self.useFixture(fixtures.MockPatchObject(
+            status, '_libvirt_guests', lambda: 3))
+        self.useFixture(fixtures.MockPatchObject(
+            node, 'from_conf', lambda conf, name: self))
+
+    def ask(self):
+        return self._answer(self.node)
+
+    def _answer(self, answer):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _write(self, path, text):
+        with open(path, 'w', encoding='utf-8') as f:
+            f.write(text)
+
+    def _status(self):
+        stdout = self.useFixture(fixtures.StringStream('stdout')).stream
+        with fixtures.MonkeyPatch('sys.stdout', stdout):
+            self.assertEqual(0, main.main([
+                'status', '--config-file', self.conf_file, '--format',
+                'json']))
+        stdout.seek(0)
+        return json.loads(stdout.read())
+
+    def _states(self):
+        return {part['name']: part['state']
+                for part in self._status()['parts']}
+
+    def test_all_is_well(self):
+        found = self._status()
+        self.assertEqual(
+            {'node': 'kube-1', 'cordoned': False, 'ready': True,
+             'shutting_down': False,
+             'limits': found['kubernetes']['limits']}, found['kubernetes'])
+        self.assertEqual(
+            {'host': 'host-1', 'status': 'enabled', 'reason': None,
+             'up': True, 'vcpus': 4, 'memory_mb': 4096, 'guests': 3},
+            found['nova'])
+        self.assertEqual({'guests': 3}, found['libvirt'])
+        self.assertEqual(
+            ['cordoned', 'ready', 'limits', 'budget', 'guests'],
+            [part['name'] for part in found['parts']])
+        self.assertEqual(
+            {'cordoned': 'follows', 'ready': 'follows', 'limits': 'follows',
+             'budget': 'off', 'guests': 'follows'}, self._states())
+
+    def test_cordoned(self):
+        self.node = node.Node('kube-1', 'uid-1', cordoned=True)
+        self.assertIn('behind', self._states()['cordoned'])
+        self.nova = status.Nova(OURS, True, NOW, 4, 4096, 3)
+        service.File(self.state_path, 'host-1', 'kube-1').save(
+            kept(CORDONED))
+        found = self._status()
+        part = found['parts'][0]
+        self.assertEqual('yes', part['kubernetes'])
+        self.assertIn('AUTO: cordoned', part['nova'])
+        self.assertEqual('follows', part['state'])
+        self.assertEqual('disabled', found['nova']['status'])
+
+    def test_not_ready(self):
+        self.node = node.Node('kube-1', 'uid-1', ready=False)
+        self.assertIn('not_ready_grace', self._states()['ready'])
+        self.node = node.Node('kube-1', 'uid-1', ready=False,
+                              shutting_down=True)
+        part = self._status()['parts'][1]
+        self.assertEqual('shutting down', part['kubernetes'])
+        self.assertIn('behind', part['state'])
+
+    def test_nova_compute_is_down(self):
+        self.nova = status.Nova(ENABLED, False, None, 4, 4096, 3)
+        self.assertEqual(
+            {'cordoned', 'ready', 'limits', 'guests'},
+            {name for name, state in self._states().items()
+             if state == 'stale: nova-compute is down'})
+
+    def test_nova_does_not_answer(self):
+        self.nova = RuntimeError('no broker')
+        found = self._status()
+        self.assertIsNone(found['nova']['status'])
+        self.assertTrue(found['kubernetes']['ready'])
+        self.assertIn('unknown', self._states()['cordoned'])
+        self.assertIn('no broker', self._states()['guests'])
+
+    def test_api_server_does_not_answer(self):
+        self.node = errors.Unreadable('API server x: 403: forbidden')
+        found = self._status()
+        self.assertEqual('unknown: API server x: 403: forbidden',
+                         found['parts'][0]['state'])
+        self.assertEqual('enabled', found['parts'][0]['nova'])
+        self.assertEqual('follows', self._states()['limits'])
+
+    def test_limits_are_not_followed(self):
+        self.nova = status.Nova(ENABLED, True, NOW, 8, 4096, 3)
+        self.assertIn('behind', self._states()['limits'])
+        self._write(self.state_path + '/pod.yaml', '{')
+        self.assertIn('unknown', self._states()['limits'])
+
+    def test_budget_and_its_age(self):
+        known = budget.Budget('Pod a/b', 4000, 4 << 30)
+        self.useFixture(fixtures.MockPatchObject(
+            status, '_kept', lambda: (known, '2029-12-31T23:59:00+00:00')))
+        found = self._status()
+        self.assertEqual('2029-12-31T23:59:00+00:00',
+                         found['budget']['read_at'])
+        self.assertEqual(4000, found['budget']['limits']['cpu_millicores'])
+        self.assertIn('4000 millicores', found['parts'][3]['nova'])
+
+    def test_table(self):
+        self.node = errors.Unreadable('[brackets] are no markup')
+        self._status()
+        out = io.StringIO()
+        status.show(status.status(), console.Console(file=out, width=200))
+        self.assertIn('Kubernetes node kube-1', out.getvalue())
+        self.assertIn('[brackets] are no markup', out.getvalue())
+
+    def test_broken_configuration(self):
+        self._write(self.conf_file, 'x')
+        stderr = self.useFixture(fixtures.StringStream('stderr')).stream
+        with fixtures.MonkeyPatch('sys.stderr', stderr):
+            self.assertEqual(1, main.main([
+                'status', '--config-file', self.conf_file]))
