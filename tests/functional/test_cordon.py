@@ -20,6 +20,7 @@ import fixtures
 import nova.conf
 from nova import objects
 
+from nova_k8s.cmd import status
 from nova_k8s import node
 from tests.functional import base
 from tests.functional import cluster
@@ -305,6 +306,56 @@ class CordonTest(CordonTestBase):
         self.flags(follow_cordon=False, group='kubernetes')
         self.restart(follows=False)
         self.wait_for_state(ENABLED)
+
+
+class StatusTest(CordonTestBase):
+
+    def setUp(self):
+        super().setUp()
+        # For what looks at CONF.host, as on a host of its own.
+        self.flags(host=self.HOST)
+
+    def states(self):
+        return {part['name']: part['state'].split(':')[0]
+                for part in status.status()['parts']}
+
+    def wait_for_states(self, **expected):
+        self.wait_for(expected, lambda: {
+            name: state for name, state in self.states().items()
+            if name in expected})
+
+    def test_both_sides(self):
+        self.start()
+        self.boot()
+        # Of libvirt there is a fake only, and that in the driver.
+        self.assertEqual(
+            {'cordoned': 'follows', 'ready': 'follows', 'limits': 'follows',
+             'budget': 'follows', 'guests': 'unknown'}, self.states())
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        found = status.status()
+        self.assertEqual(self.node, found['kubernetes']['node'])
+        self.assertTrue(found['kubernetes']['cordoned'])
+        self.assertEqual(
+            ('compute1', 'disabled', self.disabled('cordoned')[1], True, 4,
+             4096, 1), tuple(found['nova'].values()))
+        self.assertLess(found['budget']['age_seconds'], 60)
+        self.assertEqual('follows', found['parts'][0]['state'])
+        self.admin_enables()
+        self.wait_for_states(cordoned='administrator')
+        self.proxy.cut()
+        self.wait_for_states(cordoned='unknown', limits='stale',
+                             budget='stale')
+        self.proxy.restore()
+        self.wait_for_states(limits='follows')
+
+    def test_behind(self):
+        self.start()
+        self.computes[self.HOST].stop()
+        self.cordon()
+        self.compute.resize(cpu='2', memory='2Gi')
+        self.wait_for_states(cordoned='behind', limits='behind',
+                             budget='stale')
 
 
 class ReadyTest(CordonTestBase):
