@@ -16,10 +16,11 @@
 import argparse
 import sys
 
+from nova_k8s.cmd import flavors
 from nova_k8s.cmd import report
 from nova_k8s import errors
 
-COMMANDS = (report,)
+COMMANDS = (report, flavors)
 
 
 def main(argv=None):
