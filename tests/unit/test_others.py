@@ -30,6 +30,8 @@ class OthersTest(base.TestCase):
         super().setUp()
         CONF([], project='nova', default_config_files=[],
              default_config_dirs=[])
+        # The fixture leaves behind that an option was overridden.
+        CONF.clear_override('reserved_host_memory_mb')
         self.conf_fixture = self.useFixture(config_fixture.Config(CONF))
         self.log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
 
