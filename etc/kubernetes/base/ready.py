@@ -30,11 +30,14 @@ TIMEOUT = 8
 
 
 def ping(host):
-    """:raises oslo_messaging.MessagingTimeout: where nobody answers"""
+    """Return its answer.
+
+    :raises oslo_messaging.MessagingException: where there is none
+    """
     client = rpc.get_client(
         oslo_messaging.Target(topic='compute', server=host))
     # The endpoint that [DEFAULT] rpc_ping_enabled adds.
-    client.prepare(timeout=TIMEOUT).call(
+    return client.prepare(timeout=TIMEOUT).call(
         context.get_admin_context(), 'oslo_rpc_server_ping')
 
 
