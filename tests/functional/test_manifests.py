@@ -13,6 +13,7 @@
 """A real API server takes the manifests, and they say what they need."""
 
 import pathlib
+import time
 
 import fixtures
 from kubernetes import client
@@ -79,14 +80,17 @@ class TestCase(testtools.TestCase):
             self.namespace, label_selector=f'{NAME}={name}').items
 
     def bind(self, name, node):
-        """Do what a scheduler would; return the pod as it is now."""
+        """Do what a scheduler would; return the pod as it was."""
         pod = wait_for(lambda: self.pods(name))[0]
+        self.bind_pod(pod, node)
+        return pod
+
+    def bind_pod(self, pod, node):
         self.core.create_namespaced_pod_binding(
             pod.metadata.name, self.namespace,
             {'metadata': {'name': pod.metadata.name},
              'target': {'apiVersion': 'v1', 'kind': 'Node', 'name': node}},
             _preload_content=False)
-        return pod
 
     def wait_until_ready(self, name):
         def ready():
@@ -141,6 +145,55 @@ class ApplyTest(TestCase):
         for name in ('libvirt', 'nova-compute'):
             self.assertEqual(3, apps.read_namespaced_deployment(
                 name, self.namespace).spec.replicas)
+
+
+class RolloutTest(TestCase):
+    """A new libvirt waits for a node without guests."""
+
+    def running(self):
+        """{node: version} of the pods of libvirt that run."""
+        return {pod.spec.node_name:
+                pod.metadata.annotations and
+                pod.metadata.annotations.get('version')
+                for pod in self.pods('libvirt')
+                if pod.status.phase == 'Running' and
+                not pod.metadata.deletion_timestamp}
+
+    def waiting(self, version):
+        return [pod for pod in self.pods('libvirt') if
+                not pod.spec.node_name and
+                (pod.metadata.annotations or {}).get('version') == version]
+
+    def test_guests_stay_until_a_node_is_free(self):
+        self.deploy(BASE)
+        nodes = [self.plane.create_node(kwok=True) for _ in range(2)]
+        self.plane.kubectl('-n', self.namespace, 'scale',
+                           'deployment/libvirt', '--replicas=2')
+        wait_for(lambda: len(self.waiting(None)) == 2)
+        for pod, node in zip(self.waiting(None), nodes):
+            self.bind_pod(pod, node)
+        wait_for(lambda: self.running() == dict.fromkeys(nodes))
+
+        self.plane.kubectl(
+            '-n', self.namespace, 'patch', 'deployment/libvirt', '--patch',
+            '{"spec": {"template": {"metadata": {"annotations": '
+            '{"version": "new"}}}}}')
+        new, = wait_for(lambda: self.waiting('new'))
+        # The rollout goes no further: nobody frees a node.
+        time.sleep(2)
+        self.assertEqual(dict.fromkeys(nodes), self.running())
+        self.assertEqual(1, len(self.waiting('new')))
+
+        old = [pod for pod in self.pods('libvirt')
+               if pod.spec.node_name == nodes[0]][0]
+        self.core.delete_namespaced_pod(old.metadata.name, self.namespace)
+        wait_for(lambda: self.running() == {nodes[1]: None})
+        self.bind_pod(new, nodes[0])
+        wait_for(lambda: self.running() == {nodes[0]: 'new', nodes[1]: None})
+        # One for the node that comes next, and no more of the old ones.
+        wait_for(lambda: len(self.waiting('new')) == 1 and
+                 not self.waiting(None))
+        self.assertEqual({nodes[0]: 'new', nodes[1]: None}, self.running())
 
 
 class SecurityLevelTest(TestCase):

@@ -82,11 +82,20 @@ class PodsTest(testtools.TestCase):
                 {policy['resourceName']: policy['restartPolicy']
                  for policy in each['resizePolicy']})
 
+    def test_a_rollout_spares_guests_and_not_daemons(self):
+        for path, strategy in (
+                (BASE / 'nova-compute.yaml',
+                 {'maxSurge': 0, 'maxUnavailable': 1}),
+                (BASE / 'libvirt.yaml',
+                 {'maxSurge': 1, 'maxUnavailable': 0}),
+                (SIDECAR / 'nova-compute.yaml',
+                 {'maxSurge': 1, 'maxUnavailable': 0})):
+            self.assertEqual(
+                strategy, load(path)[0]['spec']['strategy']['rollingUpdate'])
+
     def test_one_pod_on_each_node(self):
         for path in (BASE / 'libvirt.yaml', BASE / 'nova-compute.yaml'):
             deployment = load(path)[0]['spec']
-            self.assertEqual({'maxSurge': 0, 'maxUnavailable': 1},
-                             deployment['strategy']['rollingUpdate'])
             self.assertNotIn('replicas', deployment)
             template = deployment['template']
             term, = template['spec']['affinity']['podAntiAffinity'][
