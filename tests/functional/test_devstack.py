@@ -1,0 +1,78 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The nova.conf of the DevStack plugin starts our driver in nova-compute."""
+
+import configparser
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import testtools
+
+from tests.unit import test_devstack
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+# What DevStack itself has written there before, as far as nova-compute needs
+# it to start.
+DEVSTACK = {
+    'DEFAULT': {'compute_driver': 'libvirt.LibvirtDriver',
+                'my_ip': '127.0.0.1', 'transport_url': 'fake://'},
+    'libvirt': {'connection_uri': 'test:///default'},
+}
+
+
+class StartTest(testtools.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.devstack = self.useFixture(test_devstack.DevStack())
+
+    def start(self, **settings):
+        """Return what nova-compute has loaded."""
+        written = self.devstack.options(self.devstack.run(
+            'stack install', 'stack post-config', **settings))
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read_dict(DEVSTACK)
+        parser['DEFAULT']['state_path'] = str(self.devstack.directory)
+        for (section, option), value in written.items():
+            if section != 'DEFAULT' and not parser.has_section(section):
+                parser.add_section(section)
+            parser.set(section, option, value)
+        with open(self.devstack.nova_conf, 'w') as out:
+            parser.write(out)
+        threads = importlib.util.find_spec('nova.thread_pool_factory')
+        done = subprocess.run(
+            [sys.executable, os.path.join(HERE, 'nova_compute.py'),
+             '--config-file', str(self.devstack.nova_conf)],
+            text=True, capture_output=True, timeout=180,
+            env={**{name: value for name, value in os.environ.items()
+                    if not name.startswith('OS_')},
+                 'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1' if threads else '0'})
+        self.assertEqual(0, done.returncode, done.stderr)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def test_with_a_manifest(self):
+        self.assertEqual('nova_k8s.driver.K8sLibvirtDriver',
+                         self.start()['driver'])
+
+    def test_with_a_kubeconfig(self):
+        kubeconfig = self.devstack.directory / 'kubeconfig'
+        kubeconfig.write_text('')
+        self.assertEqual(
+            'nova_k8s.driver.K8sLibvirtDriver',
+            self.start(NOVA_K8S_KUBECONFIG=str(kubeconfig),
+                       NOVA_K8S_POD_SELECTOR='app.kubernetes.io/name=libvirt',
+                       NOVA_K8S_CONTAINER='libvirt')['driver'])
