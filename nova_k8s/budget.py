@@ -134,7 +134,7 @@ def _from_pod(pod, choice, who, read_from):
     containers = _long_running(spec, status)
     _check_requests(spec, 'spec')
     pod_limits = _pod_limits(spec, status, pending)
-    pod_requests = _amounts(spec, 'requests', 'spec')
+    pod_requests = _pod_requests(spec, containers)
 
     if choice == WHOLE_POD:
         chosen, who = containers, f'{who}, all containers'
@@ -322,15 +322,38 @@ def _request(resource, choice, chosen, pod_requests, limits):
     """What the scheduler counts; where none is set, Kubernetes sets it."""
     if choice == WHOLE_POD and resource in pod_requests:
         return pod_requests[resource]
-    values = []
-    for container in chosen:
-        requests = _amounts(container.spec, 'requests', container.path)
-        default = _amounts(container.spec, 'limits', container.path)
-        values.append(requests.get(resource, default.get(resource)))
+    values = [_container_request(each, resource) for each in chosen]
     if None in values:
         # It lives on what the pod has beside the others.
         return pod_requests.get(resource, limits.get(resource))
     return sum(values)
+
+
+def _container_request(container, resource):
+    requests = _amounts(container.spec, 'requests', container.path)
+    default = _amounts(container.spec, 'limits', container.path)
+    return requests.get(resource, default.get(resource))
+
+
+def _pod_requests(spec, containers):
+    """The requests at the level of the pod, as the API server completes them.
+
+    A pod with a limit of its own gets for its request what its containers
+    request, even where only some of them do, and only else the limit.
+    """
+    requests = dict(_amounts(spec, 'requests', 'spec'))
+    limits = _amounts(spec, 'limits', 'spec')
+    if not limits:
+        return requests
+    for resource in (CPU, MEMORY):
+        values = [value for value in (_container_request(each, resource)
+                                      for each in containers)
+                  if value is not None]
+        if values:
+            requests.setdefault(resource, sum(values))
+        elif resource in limits:
+            requests.setdefault(resource, limits[resource])
+    return requests
 
 
 def _smaller(one, other):
@@ -339,8 +362,8 @@ def _smaller(one, other):
 
 
 def _integer(amount, factor=1):
-    # Kubernetes rounds fractions up. Down is the side that cannot promise
-    # more than the kernel gives.
+    # Kubernetes rounds up: of 0.9999 the kubelet makes 1000 millicores. Down
+    # is the side that cannot promise more than the kernel gives.
     return None if amount is None else int(amount * factor)
 
 

@@ -13,9 +13,11 @@
 
 """Nova's libvirt driver for compute nodes that run as Kubernetes pods."""
 
+import atexit
 import functools
 import os
 import sys
+import threading
 import time
 
 from nova.compute import resource_tracker
@@ -26,6 +28,7 @@ from nova import objects
 from nova import utils
 from nova.virt.libvirt import driver
 from nova.virt.libvirt.volume import mount
+from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import excutils
 
@@ -81,13 +84,15 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
 
     def init_host(self, host):
         """Start, or end nova-compute with one line that says why not."""
+        problem = None
         try:
             self._init_limits(host)
-        except errors.LimitsError as exc:
-            LOG.error('nova-compute does not start: %s', exc)
-            # Nova logs a traceback for every exception from here. It ends
-            # itself this way where it cannot load its driver.
-            sys.exit(1)
+        except (errors.LimitsError, cfg.Error) as exc:
+            problem = ' '.join(str(exc).split())
+        # Not in the handler: there, oslo.log says the problem a second time.
+        if problem:
+            LOG.error('nova-compute does not start: %s', problem)
+            _end()
         self._init_accounts()
         super().init_host(host)
         self._follower.start()
@@ -206,10 +211,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             provider_tree, nodename, allocations=allocations)
         if not self._follower:
             return
-        stock = self._stock = provider_tree.data(nodename).inventory
-        self._warn({resource_class: stock[resource_class]['total']
-                    for resource_class in inventory.FIELDS
-                    if resource_class in stock})
+        self._stock = provider_tree.data(nodename).inventory
+        self._warn()
         if not self._reported or not self._keeper:
             self._reported = self._wanted()
         else:
@@ -217,7 +220,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             self._keeper.wake()
         bounded = {
             **{resource_class: record
-               for resource_class, record in stock.items()
+               for resource_class, record in self._stock.items()
                if resource_class not in inventory.FIELDS},
             **self._reported}
         provider_tree.update_inventory(nodename, bounded)
@@ -332,10 +335,19 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         return inventory.limits(self._follower.state.budget,
                                 CONF.kubernetes.unlimited)
 
-    def _warn(self, machine):
-        seen = (self._follower.state.budget, machine)
+    def _warn(self):
+        stock = {resource_class: self._stock[resource_class]
+                 for resource_class in inventory.FIELDS
+                 if resource_class in self._stock}
+        dedicated = self._stock.get('PCPU', {}).get('total', 0)
+        # What is reserved changes all the time, and is no news.
+        seen = (self._follower.state.budget, dedicated,
+                {name: record['total'] for name, record in stock.items()})
         if seen != self._warned and seen[0]:
-            for line in inventory.warnings(*seen):
+            if self._others and inventory.MEMORY_MB in stock:
+                stock[inventory.MEMORY_MB] = dict(
+                    stock[inventory.MEMORY_MB], reserved=self._others.mb)
+            for line in inventory.warnings(seen[0], stock, dedicated):
                 LOG.warning('%s', line)
             line = inventory.ratio_warning(
                 self._stock.get(inventory.MEMORY_MB),
@@ -361,7 +373,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             'Node', kube_node.name, kube_node.uid))
 
     def _say(self, line, reference):
-        (LOG.info if line.type == story.NORMAL else LOG.error)('%s', line.text)
+        (LOG.info if line.type == story.NORMAL else LOG.warning)(
+            '%s', line.text)
         if self._recorder and reference:
             self._recorder.record(reference, *line)
 
@@ -376,3 +389,16 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 # The inventory must not wait for that.
                 self._write_inventory(tracker, nodename)
                 tracker.update_available_resource(context, nodename)
+
+
+def _end():
+    """End nova-compute with status 1 and without a traceback.
+
+    Nova logs one for every exception from init_host(). It ends itself this
+    way where it cannot load its driver.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        # Under eventlet, services start in a green thread, and what it ends
+        # with is caught and forgotten: the status would be 0.
+        atexit.register(os._exit, 1)
+    sys.exit(1)

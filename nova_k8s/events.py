@@ -101,26 +101,30 @@ class Recorder:
 
     def _written(self, body):
         """Return whether there is nothing more to do about this event."""
-        host = ''
+        host, forbidden = '', None
         try:
             api = self._connect()
             host = api.configuration.host
-            client.CoreV1Api(api).create_namespaced_event(
+            # What the answer holds is of no interest.
+            kube.check_status(client.CoreV1Api(api).create_namespaced_event(
                 body['metadata']['namespace'], body,
-                _request_timeout=self._timeout)
+                _preload_content=False, _request_timeout=self._timeout))
         except errors.LimitsError:
             return False
         except client.ApiException as exc:
-            if exc.status == 403 and not self._refused:
-                self._refused = True
-                LOG.warning('No events for kubectl describe: %s',
-                            kube.explain(exc, host))
             # 409: an attempt that timed out had succeeded. The others will
             # not be better for being repeated.
-            return 400 <= exc.status < 500 and exc.status not in (401, 429)
+            if not 400 <= exc.status < 500 or exc.status in (401, 429):
+                return False
+            if exc.status == 403:
+                forbidden = kube.explain(exc, host)
         except Exception as exc:
             LOG.debug('Event not written yet: %s', kube.explain(exc, host))
             return False
+        # Not in the handler: there, oslo.log says the error a second time.
+        if forbidden and not self._refused:
+            self._refused = True
+            LOG.warning('No events for kubectl describe: %s', forbidden)
         return True
 
 

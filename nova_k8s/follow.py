@@ -71,7 +71,8 @@ def next_state(source, state):
     try:
         return State(source.read())
     except errors.Unreadable as exc:
-        return State(state.budget, str(exc))
+        # Why it was lost is still why, whatever else fails meanwhile.
+        return State(state.budget, str(exc)) if state.budget else state
     except errors.Refused as exc:
         return State(None, str(exc))
 

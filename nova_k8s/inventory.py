@@ -179,10 +179,11 @@ def shortfall(budget, unlimited):
     return f'{budget.source}: {", ".join(short)}' if short else None
 
 
-def warnings(budget, machine):
+def warnings(budget, stock, dedicated=0):
     """Return what an operator should know, a line each.
 
-    :param machine: by resource class, what the machine has
+    :param stock: the records of Nova's driver by resource class
+    :param dedicated: how many PCPU it offers
     """
     found = []
     for what, limit, request in (
@@ -196,12 +197,24 @@ def warnings(budget, machine):
                 f'promise the difference to other pods. Set the request to '
                 f'the limit.')
     for resource_class, limit in limits(budget, 'host').items():
-        has = machine.get(resource_class)
-        if limit is not None and has is not None and limit > has:
+        record = stock.get(resource_class)
+        if limit is None or record is None:
+            continue
+        has, reserved = record['total'], record['reserved']
+        field = f'resources.limits.{FIELDS[resource_class]}'
+        if limit > has:
             found.append(
-                f'{budget.source}: resources.limits.{FIELDS[resource_class]} '
-                f'allows {limit} {resource_class}, the machine has {has}: '
-                f'{has} is reported.')
+                f'{budget.source}: {field} allows {limit} {resource_class}, '
+                f'the machine has {has}: {has} is reported.')
+        if 1 <= limit <= reserved or has <= reserved:
+            found.append(
+                f'{budget.source}: of {min(limit, has)} {resource_class}, '
+                f'{reserved} are reserved: nothing is left for guests.')
+    if dedicated and budget.cpu_millicores is not None:
+        found.append(
+            f'{budget.source}: resources.limits.cpu does not bound the '
+            f'{dedicated} PCPU that [compute] cpu_dedicated_set offers: '
+            f'pinned guests may use them beyond the limit.')
     return found
 
 

@@ -49,16 +49,20 @@ def read(path, schema, key):
 
     :param key: what the record must have as its key
     """
+    problem = None
     try:
         with open(path, encoding='utf-8') as f:
             record = json.load(f)
         jsonschema.validate(record, schema)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, jsonschema.ValidationError) as exc:
-        LOG.warning('%s is ignored: %s', path, str(exc).splitlines()[0])
-        return None
-    if record['key'] != key:
-        LOG.warning('%s is ignored: it belongs to %s', path, record['key'])
+    except (OSError, ValueError, RecursionError,
+            jsonschema.ValidationError) as exc:
+        problem = str(exc).splitlines()[0]
+    if not problem and record['key'] != key:
+        problem = f'it belongs to {record["key"]}'
+    # Not in the handler: there, oslo.log says the problem a second time.
+    if problem:
+        LOG.warning('%s is ignored: %s', path, problem)
         return None
     return record

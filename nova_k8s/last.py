@@ -117,13 +117,17 @@ def save(conf, present):
     if conf.kubernetes.limits_from != 'api':
         return
     now = datetime.datetime.now(datetime.timezone.utc)
-    record = {'key': key(conf), 'read_at': now.isoformat(timespec='seconds'),
-              'budget': dataclasses.asdict(present)}
+    problem = None
     try:
-        kept.write(path(conf), record)
-    except OSError as exc:
+        kept.write(path(conf), {
+            'key': key(conf), 'read_at': now.isoformat(timespec='seconds'),
+            'budget': dataclasses.asdict(present)})
+    except (OSError, errors.LimitsError) as exc:
+        problem = str(exc)
+    # Not in the handler: there, oslo.log says the problem a second time.
+    if problem:
         LOG.warning('The limits could not be kept for a restart without an '
-                    'API server: %s', exc)
+                    'API server: %s', problem)
 
 
 def load(conf):

@@ -16,6 +16,7 @@
 import dataclasses
 
 import libvirt
+from nova import exception
 from nova.virt import hardware
 import psutil
 
@@ -47,6 +48,9 @@ def given(text):
         memory = int(quantity.parse(fields['memory'], 'memory'))
     except errors.LimitsError as exc:
         raise errors.Refused(f'--machine {text}: {exc}') from None
+    if cpus < 1 or memory < inventory.MIB:
+        raise errors.Refused(
+            f'--machine {text}: at least one CPU and 1Mi of memory')
     return Machine(cpus, memory // inventory.MIB, 'given')
 
 
@@ -80,12 +84,13 @@ def stock_inventory(machine, conf, reserved_mb):
 
     :param conf: nova.conf.CONF
     :param reserved_mb: memory for what runs in the pod besides guests
+    :raises errors.Refused: when an option that names CPUs is malformed
     """
     cpus = range(machine.cpus)
-    shared = hardware.get_cpu_shared_set()
+    shared = _cpu_set(hardware.get_cpu_shared_set)
     if shared is not None:
         cpus = shared.intersection(cpus)
-    elif hardware.get_cpu_dedicated_set():
+    elif _cpu_set(hardware.get_cpu_dedicated_set):
         cpus = ()
     totals = {
         inventory.VCPU: len(cpus),
@@ -110,3 +115,19 @@ def stock_inventory(machine, conf, reserved_mb):
         }
         for resource_class, total in totals.items() if total
     }
+
+
+def dedicated(machine):
+    """How many PCPU Nova's driver would offer.
+
+    :raises errors.Refused: when the option that names them is malformed
+    """
+    return len((_cpu_set(hardware.get_cpu_dedicated_set) or set())
+               .intersection(range(machine.cpus)))
+
+
+def _cpu_set(option):
+    try:
+        return option()
+    except exception.Invalid as exc:
+        raise errors.Refused(f'[compute]: {exc}') from None

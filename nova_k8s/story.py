@@ -78,12 +78,17 @@ def of(before, after, unlimited):
             f'Guests may use {amounts(after.budget)} now, before '
             f'{amounts(known)}, {after.budget.source}.'))
     pending = after.budget.resize_pending
-    if pending and pending != (known and known.resize_pending):
+    if pending and _reason(pending) != _reason(known and known.resize_pending):
         lines.append(Line(
             WARNING, 'ResizePending',
             f'{after.budget.source}: a resize is {pending}. The limits in '
             f'force stay: {amounts(after.budget)}.'))
     return lines
+
+
+def _reason(pending):
+    # What follows the colon counts what other pods use, and changes with it.
+    return pending and pending.partition(':')[0]
 
 
 def amounts(budget):

@@ -155,6 +155,10 @@ class Watch:
                 return types.SimpleNamespace(
                     items=items, metadata=types.SimpleNamespace(
                         resource_version=version))
+            if self._stop.is_set():
+                # The informer looks for its end only between events, and
+                # there may be none for long.
+                raise errors.Unreadable(f'{self._what}: watched no longer')
             self._check_last_watch()
             api = self._api()
             query['_request_timeout'] = (self._timeout,
@@ -185,7 +189,6 @@ class Watch:
         self._probation.start()
 
     def _works(self, _object=None):
-        self._opened = None
         self._probation.cancel()
         self._failures = 0
         self._problem = None
@@ -203,5 +206,7 @@ class Watch:
                 getattr(exc, 'status', None) != 410):
             self._problem = problem
             self._changed()
-        longest = min(LAST_DELAY, FIRST_DELAY * 2 ** (self._failures - 1))
+        # Sixteen: a thousand doublings, half a day, are too much for a float.
+        longest = min(LAST_DELAY,
+                      FIRST_DELAY * 2 ** min(16, self._failures - 1))
         self._stop.wait(longest * random.uniform(0.5, 1))

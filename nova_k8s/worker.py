@@ -15,6 +15,13 @@
 
 import threading
 
+from oslo_log import log as logging
+
+LOG = logging.getLogger(__name__)
+
+# Seconds until what watches is called again, when it returned or raised.
+RETRY = 1
+
 
 class Worker:
     """Calls ``step`` in a thread of its own, again whenever it is woken.
@@ -44,7 +51,7 @@ class Worker:
             target=self._work, daemon=True, name=name)]
         if watch:
             self._threads.append(threading.Thread(
-                target=watch, args=(self.wake, self.stopping), daemon=True,
+                target=self._keep_watching, args=(watch,), daemon=True,
                 name=f'{name}-watch'))
 
     def start(self):
@@ -60,6 +67,16 @@ class Worker:
 
     def wake(self):
         self._woken.set()
+
+    def _keep_watching(self, watch):
+        # Nothing may end this thread: nobody would notice, and what was known
+        # at that moment would hold for ever.
+        while not self.stopping.is_set():
+            try:
+                watch(self.wake, self.stopping)
+            except Exception:
+                LOG.exception('Could not watch; trying again in %s s', RETRY)
+            self.stopping.wait(RETRY)
 
     def _work(self):
         delay = None

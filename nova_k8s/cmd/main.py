@@ -16,6 +16,8 @@
 import argparse
 import sys
 
+from oslo_config import cfg
+
 from nova_k8s.cmd import flavors
 from nova_k8s.cmd import report
 from nova_k8s.cmd import status
@@ -35,8 +37,9 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except errors.LimitsError as exc:
-        print(f'nova-k8s: {exc}', file=sys.stderr)
+    except (errors.LimitsError, cfg.Error) as exc:
+        # Options are checked where they are first looked at, too.
+        print(f'nova-k8s: {" ".join(str(exc).split())}', file=sys.stderr)
         return 1
     return 0
 

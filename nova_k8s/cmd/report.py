@@ -78,20 +78,22 @@ def configure(args):
     :raises errors.Refused: when it cannot be loaded
     """
     conf.register_opts(CONF)
-    # Somebody who looks at a manifest wants Nova's defaults, not what
-    # happens to lie in /etc on the machine in front of him.
+    # None: those that nova-compute finds. Somebody who looks at a manifest
+    # wants Nova's defaults, not what happens to lie in /etc on the machine in
+    # front of him.
     manifest = getattr(args, 'manifest', None)
     files = args.config_file or ([] if manifest else None)
+    folders = [] if files == [] else None
     try:
-        CONF([], project='nova', default_config_files=files)
+        CONF([], project='nova', prog='nova-compute',
+             default_config_files=files, default_config_dirs=folders)
         if manifest:
             CONF.set_override('limits_from', 'manifest', 'kubernetes')
             CONF.set_override('manifest', manifest, 'kubernetes')
         if getattr(args, 'container', None):
             CONF.set_override('container', args.container, 'kubernetes')
-        CONF.kubernetes.limits_from
     except cfg.Error as exc:
-        raise errors.Refused(' '.join(str(exc).split())) from None
+        raise errors.Refused(str(exc)) from None
 
 
 def report(machine_text=None, flavors=()):
@@ -111,7 +113,6 @@ def report(machine_text=None, flavors=()):
                                      'qemu:///system') or
                machines.local())
     stock = machines.stock_inventory(machine, CONF, kept.mb)
-    has = {rc: record['total'] for rc, record in stock.items()}
     bounded = inventory.bound(
         stock, inventory.limits(budget, unlimited), {})
     warning = inventory.ratio_warning(
@@ -124,7 +125,8 @@ def report(machine_text=None, flavors=()):
         'budget': budget.as_dict(),
         'inventory': bounded,
         'warnings': ([f'stale: {state.problem}'] if state.stale else []) +
-        inventory.warnings(budget, has) + ([warning] if warning else []),
+        inventory.warnings(budget, stock, machines.dedicated(machine)) +
+        ([warning] if warning else []),
     }
     if sizes:
         result['flavors'] = [

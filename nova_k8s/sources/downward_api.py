@@ -89,7 +89,8 @@ class Source:
         try:
             names = sorted(os.listdir(self._folder))
         except OSError as exc:
-            raise errors.Unreadable(f'{self._folder}: {exc}') from None
+            raise errors.Unreadable(
+                f'{self._folder}: {exc.strerror}') from None
         for name in names:
             match = _HUGEPAGES.fullmatch(name)
             size = match and self._number(name)
@@ -110,7 +111,8 @@ class Source:
                 f'downward API volume, or set [kubernetes] downward_api_dir '
                 f'to its folder') from None
         except (OSError, UnicodeDecodeError) as exc:
-            raise errors.Unreadable(f'{path}: {exc}') from None
+            raise errors.Unreadable(
+                f'{path}: {getattr(exc, "strerror", None) or exc}') from None
         if not re.fullmatch('[0-9]{1,19}', text, re.ASCII):
             raise errors.Unreadable(
                 f'{path}: {text[:40]!r} is not a whole number')

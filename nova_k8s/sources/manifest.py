@@ -54,7 +54,8 @@ def load(path):
             documents = list(yaml.safe_load_all(f))
     except (OSError, UnicodeDecodeError, ValueError) as exc:
         raise errors.Unreadable(
-            f'[kubernetes] manifest {path}: {exc}') from None
+            f'[kubernetes] manifest {path}: '
+            f'{getattr(exc, "strerror", None) or exc}') from None
     except yaml.YAMLError as exc:
         raise errors.Unreadable(
             f'[kubernetes] manifest {path}: not YAML: '

@@ -25,10 +25,15 @@ class ApiServer(fixtures.Fixture):
 
     :ivar url: to reach it with
     :ivar requests: of each request the path and the query
+    :ivar bodies: what was sent with those that send something
+    :ivar watched: how many watches were opened
     """
 
     def _setUp(self):
         self.requests = []
+        self.bodies = []
+        self.watched = 0
+        self._watch = None
         self.release = threading.Event()
         self.addCleanup(self.release.set)
         self._status, self._body = 200, b'{}'
@@ -36,7 +41,15 @@ class ApiServer(fixtures.Fixture):
 
         class Handler(http.server.BaseHTTPRequestHandler):
 
+            # As the API server: a watch ends when the client wants it to.
+            protocol_version = 'HTTP/1.1'
+
             def do_GET(self):
+                fixture._answer(self)
+
+            def do_POST(self):
+                length = int(self.headers['Content-Length'])
+                fixture.bodies.append(json.loads(self.rfile.read(length)))
                 fixture._answer(self)
 
             def log_message(self, *args):
@@ -45,6 +58,8 @@ class ApiServer(fixtures.Fixture):
         self._server = http.server.ThreadingHTTPServer(
             ('127.0.0.1', 0), Handler)
         self._server.daemon_threads = True
+        # Clients that go are no news.
+        self._server.handle_error = lambda request, client: None
         self.url = f'http://127.0.0.1:{self._server.server_port}'
         # How often it looks whether it is to end.
         thread = threading.Thread(
@@ -74,9 +89,18 @@ class ApiServer(fixtures.Fixture):
     def will_hang(self):
         self._status = None
 
+    def will_watch(self, *events, status=200, lasts=30):
+        """Answer watches with events, then be silent for some seconds."""
+        self._watch = (status, events, lasts)
+
     def _answer(self, handler):
         url = parse.urlsplit(handler.path)
-        self.requests.append((url.path, dict(parse.parse_qsl(url.query))))
+        query = dict(parse.parse_qsl(url.query))
+        self.requests.append((url.path, query))
+        if self._watch and 'watch' in query:
+            self.watched += 1
+            self._answer_watch(handler, *self._watch)
+            return
         if self._status is None:
             self.release.wait(30)
             return
@@ -85,3 +109,18 @@ class ApiServer(fixtures.Fixture):
         handler.send_header('Content-Length', str(len(self._body)))
         handler.end_headers()
         handler.wfile.write(self._body)
+
+    def _answer_watch(self, handler, status, events, lasts):
+        handler.send_response(status)
+        handler.send_header('Content-Type', 'application/json')
+        handler.send_header('Transfer-Encoding', 'chunked')
+        handler.end_headers()
+        for line in [json.dumps(each).encode() + b'\n' for each in events]:
+            handler.wfile.write(b'%x\r\n%s\r\n' % (len(line), line))
+        self.release.wait(lasts)
+        try:
+            handler.wfile.write(b'0\r\n\r\n')
+        except OSError:
+            # The client has gone.
+            pass
+        handler.close_connection = True

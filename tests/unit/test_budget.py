@@ -320,6 +320,21 @@ PRECEDENCE = {
         pod(container('a'), level=resources(EIGHT)), '*',
         dict(LIMITS_8, cpu_request_millicores=8000,
              memory_request_bytes=16 * GI)),
+    'the limit of the pod, and requests of some containers': (
+        pod(container('a', requests=amounts('1', '1Gi')), container('b'),
+            level=resources(EIGHT)), '*',
+        dict(LIMITS_8, cpu_request_millicores=1000,
+             memory_request_bytes=GI)),
+    'the same, for a container of neither': (
+        pod(container('a', requests=amounts('1', '1Gi')), container('b'),
+            level=resources(EIGHT)), 'b',
+        dict(LIMITS_8, cpu_request_millicores=1000,
+             memory_request_bytes=GI)),
+    'the limit of the pod for one resource, a request for the other': (
+        pod(container('a', amounts('2'), amounts('1')),
+            level=resources(amounts(memory='8Gi'))), '*',
+        dict(cpu_millicores=2000, cpu_request_millicores=1000,
+             memory_bytes=8 * GI, memory_request_bytes=8 * GI)),
     'no limit and no request': (
         pod(container()), None,
         dict(cpu_request_millicores=None, memory_request_bytes=None)),

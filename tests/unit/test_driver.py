@@ -14,6 +14,8 @@
 
 import copy
 import inspect
+import os
+import threading
 from unittest import mock
 
 import fixtures
@@ -167,6 +169,25 @@ class StartTest(DriverTestBase):
         self.flags(group='kubernetes', limits_from='manifest')
         self._refused('[kubernetes] manifest', 'limits_from')
 
+    def test_option_that_is_not_valid(self):
+        path = self.folder() + '/nova.conf'
+        with open(path, 'w', encoding='utf-8') as f:
+            f.write('[kubernetes]\nlimits_from = x\n')
+        CONF([], project='nova', default_config_files=[path],
+             default_config_dirs=[])
+        self._refused('limits_from', "'x'")
+
+    def test_in_a_green_thread(self):
+        # What such a thread ends with is forgotten.
+        self.flags(group='kubernetes', limits_from='manifest')
+        register = self.useFixture(
+            fixtures.MockPatch('atexit.register')).mock
+        thread = threading.Thread(target=self._refused,
+                                  args=('[kubernetes] manifest',))
+        thread.start()
+        thread.join()
+        register.assert_called_once_with(os._exit, 1)
+
     def test_source_that_cannot_be_read(self):
         path = self.folder() + '/none'
         self.flags(group='kubernetes', limits_from='manifest', manifest=path)
@@ -303,6 +324,11 @@ class ReportTest(DriverTestBase):
         self.follow(some())
         data = self.driver.get_available_resource(NODE)
         self.assertEqual((4, 8192), (data['vcpus'], data['memory_mb']))
+
+    def test_warns_of_pinned_cpus(self):
+        self.machine['PCPU'] = 60
+        self.assertEqual((60, 0), self._report(some())['PCPU'])
+        self.assertEqual(1, self.log.output.count('60 PCPU'))
 
     def test_warns_once_for_each_change(self):
         for present in (some(65000), some(65000), None, some(),

@@ -14,12 +14,14 @@
 
 import threading
 import time
+from unittest import mock
 
 import fixtures
 
 from nova_k8s import budget
 from nova_k8s import errors
 from nova_k8s import follow
+from nova_k8s import worker
 from tests.unit import base
 
 
@@ -125,7 +127,7 @@ class RefreshTest(base.TestCase):
 
     def test_unreadable_does_not_bring_back_what_was_lost(self):
         self._refresh(REFUSED, follow.State(None, str(REFUSED)), True)
-        self._refresh(UNREADABLE, follow.State(None, str(UNREADABLE)), False)
+        self._refresh(UNREADABLE, follow.State(None, str(REFUSED)), False)
 
     def test_comes_back_as_another(self):
         self._refresh(UNREADABLE, follow.State(some(), str(UNREADABLE)),
@@ -141,7 +143,8 @@ class WorkerTest(base.TestCase):
         super().setUp()
         for name, value in (('SETTLE', 0.02), ('RETRY', 0.05)):
             self.useFixture(fixtures.MockPatchObject(follow, name, value))
-        self.log = self.useFixture(fixtures.FakeLogger('nova_k8s.follow'))
+        self.useFixture(fixtures.MockPatchObject(worker, 'RETRY', 0.05))
+        self.log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
         self.failures = []
         self.speechless = []
         self.pushed = []
@@ -256,6 +259,24 @@ class WorkerTest(base.TestCase):
         self._await_push()
         self.assertEqual([some(8000)], self.pushed)
         self.assertIn('a bug', self.log.output)
+
+    def test_a_watch_that_fails_is_opened_again(self):
+        source = Source(some(8000))
+        watch, source.watch = source.watch, mock.Mock(
+            side_effect=AttributeError('a bug'))
+        follower = self.follower = follow.Follower(
+            source, follow.State(some()), self._tell, self._push)
+        follower.start()
+        self.addCleanup(follower.stop)
+        self._await(lambda: source.watch.call_count > 2)
+        # With a pause.
+        self.assertLess(source.watch.call_count, 10)
+        self.assertIn('a bug', self.log.output)
+        source.watch = watch
+        self.assertTrue(source.watching.wait(5))
+        source.changed()
+        self._await_push()
+        self.assertEqual([some(8000)], self.pushed)
 
     def test_stop(self):
         self._start(some(8000))

@@ -226,10 +226,10 @@ class CheckTest(base.TestCase):
 
 class WarningsTest(base.TestCase):
 
-    MACHINE = {VCPU: 4, MEMORY_MB: 8192}
+    MACHINE = {VCPU: record(4), MEMORY_MB: record(8192)}
 
-    def _warnings(self, *names, machine=MACHINE, **fields):
-        found = inventory.warnings(some(**fields), machine)
+    def _warnings(self, *names, machine=MACHINE, dedicated=0, **fields):
+        found = inventory.warnings(some(**fields), machine, dedicated)
         self.assertEqual(len(names), len(found), found)
         for line, expected in zip(found, names):
             for name in ['Pod a/b', *expected]:
@@ -261,6 +261,24 @@ class WarningsTest(base.TestCase):
 
     def test_class_that_the_machine_has_not(self):
         self._warnings(machine={}, cpu=10 ** 6)
+
+    def test_all_of_it_is_reserved(self):
+        for reserved in (8192, 9000):
+            machine = {MEMORY_MB: record(16384, reserved=reserved)}
+            self._warnings(
+                ('of 8192 MEMORY_MB', f'{reserved} are reserved', 'nothing'),
+                machine=machine)
+        self._warnings(machine={MEMORY_MB: record(16384, reserved=8191)})
+        # The limit is not what leaves nothing.
+        self._warnings(
+            ('of 512 MEMORY_MB', 'nothing'),
+            machine={VCPU: record(4), MEMORY_MB: record(512, reserved=512)},
+            memory=512 * MIB)
+
+    def test_pinned_cpus(self):
+        self._warnings(('60 PCPU', '[compute] cpu_dedicated_set'),
+                       dedicated=60)
+        self._warnings(dedicated=60, cpu=None)
 
     def test_all_at_once(self):
         self._warnings(

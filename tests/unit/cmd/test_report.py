@@ -1,0 +1,354 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-k8s report, as it is called."""
+
+import contextlib
+import io
+import json
+import os
+from unittest import mock
+
+import fixtures
+import libvirt
+import nova.conf
+import testscenarios
+import yaml
+
+from nova_k8s import budget
+from nova_k8s.cmd import main
+from nova_k8s import conf
+from nova_k8s import last
+from tests.unit import api_server
+from tests.unit import base
+
+load_tests = testscenarios.load_tests_apply_scenarios
+
+CONF = nova.conf.CONF
+GI = 2 ** 30
+MACHINE = ('--machine', 'cpus=64,memory=256Gi')
+
+
+def workload(name='compute', kind='Deployment', container='libvirt',
+             cpu='7500m', memory='16Gi', **requests):
+    limits = {'cpu': cpu, 'memory': memory}
+    spec = {'containers': [{'name': container, 'resources': {
+        'limits': {k: v for k, v in limits.items() if v},
+        'requests': requests}}]}
+    return {'kind': kind, 'metadata': {'name': name, 'namespace': 'a'},
+            'spec': spec if kind == 'Pod' else {'template': {'spec': spec}}}
+
+
+class ReportTestBase(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        conf.register_opts(CONF)
+        self.addCleanup(self._forget)
+
+    @staticmethod
+    def _forget():
+        CONF.reset()
+        for name in ('limits_from', 'manifest', 'container'):
+            CONF.clear_override(name, group='kubernetes')
+
+    def run_report(self, *args):
+        """Return (status, stdout, stderr)."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main.main(['report', *args])
+        return status, out.getvalue(), err.getvalue()
+
+    def succeed(self, *args):
+        status, out, err = self.run_report(*args)
+        self.assertEqual((0, ''), (status, err))
+        return out
+
+    def fail_with(self, *names, args=()):
+        status, out, err = self.run_report(*args)
+        self.assertEqual((1, ''), (status, out))
+        line, = err.splitlines()
+        for name in ['nova-k8s: ', *names]:
+            self.assertIn(name, line)
+
+    def file(self, text, name='file'):
+        path = os.path.join(self.folder(), name)
+        with open(path, 'w', encoding='utf-8') as f:
+            f.write(text)
+        return path
+
+    def manifest(self, *documents):
+        return self.file(yaml.safe_dump_all(documents or [workload()]))
+
+    def nova_conf(self, default='', **options):
+        return self.file('[DEFAULT]\n%s\n[kubernetes]\n%s' % (
+            default, '\n'.join(f'{k} = {v}' for k, v in options.items())))
+
+
+class FormatTest(ReportTestBase):
+
+    def _check(self, found):
+        self.assertEqual(
+            ['machine', 'budget', 'inventory', 'warnings'], list(found))
+        self.assertEqual({'cpus': 64, 'memory_mb': 2 ** 18,
+                          'source': 'given'}, found['machine'])
+        self.assertEqual(
+            ['cpu_millicores', 'memory_bytes', 'hugepages',
+             'ephemeral_storage_bytes', 'source'], list(found['budget']))
+        self.assertEqual(7500, found['budget']['cpu_millicores'])
+        self.assertEqual(16 * GI, found['budget']['memory_bytes'])
+        self.assertIn('Deployment a/compute', found['budget']['source'])
+        self.assertEqual(
+            {'VCPU': {'total': 7, 'reserved': 0, 'min_unit': 1,
+                      'max_unit': 7, 'step_size': 1, 'allocation_ratio': 4.0},
+             'MEMORY_MB': {'total': 16384, 'reserved': 512, 'min_unit': 1,
+                           'max_unit': 16384, 'step_size': 1,
+                           'allocation_ratio': 1.0}}, found['inventory'])
+        self.assertEqual([], found['warnings'])
+
+    def test_json(self):
+        self._check(json.loads(self.succeed(
+            '--manifest', self.manifest(), *MACHINE, '--format', 'json')))
+
+    def test_yaml(self):
+        self._check(yaml.safe_load(self.succeed(
+            '--manifest', self.manifest(), *MACHINE, '--format', 'yaml')))
+
+    def test_table(self):
+        path = self.manifest(workload(cpu='7500m', memory='16Gi'))
+        out = self.succeed('--manifest', path, *MACHINE)
+        # The path is whole, however narrow the terminal.
+        self.assertIn(f'Deployment a/compute, container libvirt ({path})',
+                      out)
+        rows = [line.replace('│', ' ').split() for line in out.splitlines()]
+        self.assertIn(['VCPU', '64', '7', '7', '0', '4.0', '28'], rows)
+        self.assertIn(['MEMORY_MB', '262144', '16384', '16384', '512', '1.0',
+                       '15872'], rows)
+        self.assertIn('Machine: given', out)
+        self.assertNotIn('Warning', out)
+
+    def test_warnings(self):
+        path = self.manifest({
+            'kind': 'Pod', 'metadata': {'name': 'a'}, 'spec': {
+                'containers': [{'name': 'b', 'resources': {
+                    'limits': {'cpu': '65', 'memory': '512Mi'},
+                    'requests': {'cpu': '1'}}}]}})
+        args = ('--manifest', path, *MACHINE)
+        warnings = json.loads(self.succeed(
+            *args, '--format', 'json'))['warnings']
+        for line, name in zip(warnings, (
+                'resources.requests.cpu', 'the machine has 64',
+                'nothing is left'), strict=True):
+            self.assertIn(name, line)
+        out = self.succeed(*args).splitlines()
+        self.assertEqual([f'Warning: {line}' for line in warnings], out[-3:])
+
+    def test_markup_is_text(self):
+        # Nothing of what a manifest holds is an instruction to the terminal.
+        out = self.succeed('--manifest', self.manifest(
+            workload('[red]x[/red]')), *MACHINE)
+        self.assertIn('[red]x[/red]', out)
+
+
+class ManifestTest(ReportTestBase):
+
+    def test_several_documents(self):
+        path = self.manifest(
+            {'kind': 'ConfigMap', 'metadata': {'name': 'a'}},
+            workload('api', container='nova-api', cpu='1', memory='1Gi'),
+            workload('libvirt', 'DaemonSet', cpu='8', memory='8Gi'), None)
+        self.fail_with('[kubernetes] pod_name', 'Deployment a/api',
+                       'DaemonSet a/libvirt',
+                       args=('--manifest', path, *MACHINE))
+        found = json.loads(self.succeed(
+            '--manifest', path, *MACHINE, '--container', 'libvirt',
+            '--format', 'json'))
+        self.assertEqual(8, found['inventory']['VCPU']['total'])
+        # Of two, the option says which.
+        self._forget()
+        found = json.loads(self.succeed(
+            '--manifest', path, *MACHINE, '--format', 'json',
+            '--config-file', self.nova_conf(pod_name='api')))
+        self.assertEqual(1, found['inventory']['VCPU']['total'])
+
+    def test_whole_pod(self):
+        path = self.manifest({
+            'kind': 'Pod', 'metadata': {'name': 'a'}, 'spec': {
+                'containers': [
+                    {'name': name, 'resources': {
+                        'limits': {'cpu': '2', 'memory': '1Gi'}}}
+                    for name in ('b', 'c')]}})
+        found = json.loads(self.succeed(
+            '--manifest', path, '--container', '*', *MACHINE, '--format',
+            'json'))
+        self.assertEqual(4, found['inventory']['VCPU']['total'])
+
+    def test_wins_over_nova_conf(self):
+        found = json.loads(self.succeed(
+            '--manifest', self.manifest(), *MACHINE, '--format', 'json',
+            '--config-file', self.nova_conf(
+                'cpu_allocation_ratio = 1.0', limits_from='downward_api',
+                manifest='/none')))
+        record = found['inventory']['VCPU']
+        self.assertEqual((7, 1.0),
+                         (record['total'], record['allocation_ratio']))
+
+    def test_manifest_from_nova_conf(self):
+        found = json.loads(self.succeed(
+            *MACHINE, '--format', 'json', '--config-file', self.nova_conf(
+                limits_from='manifest', manifest=self.manifest())))
+        self.assertEqual(7, found['inventory']['VCPU']['total'])
+
+
+class MachineTest(ReportTestBase):
+
+    def _machine(self):
+        return json.loads(self.succeed(
+            '--manifest', self.manifest(), '--format', 'json'))['machine']
+
+    def test_here(self):
+        with mock.patch.object(libvirt, 'openReadOnly',
+                               side_effect=libvirt.libvirtError('x')):
+            self.assertIn('no libvirt answers', self._machine()['source'])
+
+    def test_libvirt(self):
+        connection = mock.Mock()
+        connection.getInfo.return_value = ['x86_64', 2048, 16]
+        with mock.patch.object(libvirt, 'openReadOnly',
+                               return_value=connection):
+            self.assertEqual(
+                {'cpus': 16, 'memory_mb': 2048,
+                 'source': 'libvirt at qemu:///system'}, self._machine())
+
+
+class ErrorTest(ReportTestBase):
+
+    def _manifest(self, *names, documents=(), args=()):
+        self.fail_with(*names, args=(
+            '--manifest', self.manifest(*documents), *MACHINE, *args))
+
+    def test_machine(self):
+        self._manifest('--machine', args=('--machine', 'x'))
+
+    def test_no_such_file(self):
+        self.fail_with('/none', 'No such file',
+                       args=('--manifest', '/none'))
+
+    def test_no_yaml(self):
+        self.fail_with('not YAML', args=('--manifest', self.file('a: b: c')))
+
+    def test_no_limit(self):
+        self._manifest('limits.memory', '[kubernetes] unlimited',
+                       documents=[workload(memory=None)])
+
+    def test_no_limit_and_that_is_wanted(self):
+        path = self.manifest(workload(memory=None))
+        out = self.succeed('--manifest', path, *MACHINE, '--config-file',
+                           self.nova_conf(unlimited='host'))
+        self.assertIn('none', out)
+
+    def test_below_one_core(self):
+        # The API server makes a whole core of it; less is never too much.
+        for cpu in ('999m', '0.9999'):
+            self._manifest('below one core', documents=[workload(cpu=cpu)])
+
+    def test_container(self):
+        self._manifest('[kubernetes] container', 'libvirt',
+                       args=('--container', 'x'))
+
+    def test_below_what_is_reserved(self):
+        self._manifest('reserved_host_memory_mb',
+                       documents=[workload(memory='511Mi')])
+
+    def test_config_file(self):
+        self.fail_with('/none', args=('--config-file', '/none'))
+
+    def test_options(self):
+        for name in ('limits_from', 'unlimited'):
+            self.fail_with(name, args=(
+                '--config-file', self.nova_conf(**{
+                    'limits_from': 'manifest', 'manifest': self.manifest(),
+                    name: 'x'})))
+
+    def test_options_of_nova(self):
+        for line in ('reserved_host_memory_mb = x', '[compute]\n'
+                     'cpu_shared_set = 3-1'):
+            self.fail_with(args=(
+                '--manifest', self.manifest(), *MACHINE,
+                '--config-file', self.nova_conf(line)))
+
+    def test_usage(self):
+        with contextlib.redirect_stderr(io.StringIO()):
+            for args in ([], ['x'], ['report', '--format', 'x']):
+                exc = self.assertRaises(SystemExit, main.main, args)
+                self.assertEqual(2, exc.code)
+
+
+class ApiTest(ReportTestBase):
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.useFixture(api_server.ApiServer())
+        self.state_path = self.folder()
+        self.args = ('--config-file', self.nova_conf(
+            f'state_path = {self.state_path}\nhost = h',
+            kubeconfig=self.file(yaml.safe_dump({
+                'kind': 'Config', 'apiVersion': 'v1', 'current-context': 'a',
+                'clusters': [{'name': 'a', 'cluster': {
+                    'server': self.server.url}}],
+                'users': [{'name': 'a', 'user': {'token': 'very-secret'}}],
+                'contexts': [{'name': 'a', 'context': {
+                    'cluster': 'a', 'user': 'a'}}]})),
+            namespace='a', pod_name='compute', api_timeout=1),
+            *MACHINE, '--format', 'json')
+
+    def test_read(self):
+        pod = workload(kind='Pod')
+        self.server.will_list(pod)
+        found = json.loads(self.succeed(*self.args))
+        self.assertEqual('Pod a/compute, container libvirt (API server)',
+                         found['budget']['source'])
+        self.assertEqual([], found['warnings'])
+
+    def test_refused(self):
+        self.server.will_refuse(403, 'pods is forbidden')
+        with mock.patch('time.sleep'):
+            self.fail_with('pods is forbidden', self.server.url,
+                           args=self.args)
+
+    def test_stale(self):
+        self.server.will_list(workload(kind='Pod'))
+        self.succeed(*self.args)
+        last.save(CONF, budget.Budget('Pod a/compute', 3000, GI))
+        self._forget()
+        self.server.will_refuse(503, 'try later')
+        found = json.loads(self.succeed(*self.args))
+        self.assertEqual(3, found['inventory']['VCPU']['total'])
+        line, = found['warnings']
+        self.assertTrue(line.startswith('stale: '), line)
+        for name in ('try later', self.server.url):
+            self.assertIn(name, line)
+
+    def test_writes_nothing(self):
+        # It may run beside nova-compute, or as another user.
+        self.server.will_list(workload(kind='Pod'))
+        self.succeed(*self.args)
+        self.assertEqual([], os.listdir(self.state_path))
+
+    def test_no_secrets(self):
+        log = self.useFixture(fixtures.FakeLogger())
+        for status in (200, 401, 500):
+            self.server.will_refuse(status, 'because')
+            with mock.patch('time.sleep'):
+                found = self.run_report(*self.args)
+            self.assertNotIn('very-secret', ''.join(map(str, found)))
+        self.assertNotIn('very-secret', log.output)
