@@ -17,8 +17,10 @@ import time
 from unittest import mock
 
 import fixtures
+from nova.conductor import rpcapi as conductor
 import nova.conf
 from nova import objects
+from nova.tests import fixtures as nova_fixtures
 
 from nova_k8s.cmd import status
 from nova_k8s import node
@@ -348,6 +350,28 @@ class StatusTest(CordonTestBase):
                              budget='stale')
         self.proxy.restore()
         self.wait_for_states(limits='follows')
+
+    def test_asks_the_conductor(self):
+        self.start()
+        self.boot()
+        asked = []
+        api = conductor.ConductorAPI()
+        call = api.object_class_action_versions
+
+        def note(context, name, method, *args):
+            asked.append(f'{name}.{method}')
+            return call(context, name, method, *args)
+
+        with mock.patch.object(api, 'object_class_action_versions', note):
+            with nova_fixtures.IndirectionAPIFixture(api):
+                found = status.ask_nova()
+        self.assertEqual((ENABLED[1], 4, 4096, 1), (
+            found.record.reason, found.vcpus, found.memory_mb, found.guests))
+        self.assertTrue(found.up)
+        for name in ('Service.get_by_compute_host',
+                     'ComputeNodeList.get_all_by_host',
+                     'InstanceList.get_uuids_by_host'):
+            self.assertIn(name, asked)
 
     def test_behind(self):
         self.start()

@@ -584,6 +584,29 @@ class NodeTest(base.TestCase):
         self.assertIsNone(self.world.keeper.step())
         self.assertEqual(BY_CORDON, self.world.record)
 
+    def test_neither_nova_nor_the_api_server_answer(self):
+        self.world._cordon()
+        self.world.failures = 100
+        self.world.keeper.step()
+        self.world.up = False
+        self.world.keeper.step()
+        self.world.failures = 0
+        self.world.step()
+        self.assertEqual(BY_CORDON, self.world.record)
+
+    def test_grace_is_not_over_while_nothing_is_known(self):
+        self.assertEqual(GRACE, self._node(ready=False))
+        self.world.happen(OUTAGE)
+        self.world.now += 10 * GRACE
+        self.assertIsNone(self.world.step())
+        # Nor just after it: all the nodes of a cloud would be disabled.
+        self.world.up = True
+        self.assertEqual(GRACE, self.world.step())
+        self.assertEqual(ENABLED, self.world.record)
+        self.world.now += GRACE
+        self.world.step()
+        self.assertTrue(self.world.record.disabled)
+
     def test_placement_fails(self):
         with mock.patch.object(self.world, 'report',
                                side_effect=RuntimeError('no placement')):
