@@ -307,6 +307,8 @@ class Keeper:
         self._clock = clock
         # None is not known: what was last seen still holds.
         self._connected = None
+        self._reasons = None
+        # As last seen, and why it may have changed since.
         self._node = None
         self._problem = watch.NOT_YET
         self._unready_since = None
@@ -432,17 +434,27 @@ class Keeper:
             wanted.add(NO_BUDGET)
         if not self._source:
             return frozenset(wanted), wait
-        if not self._node:
-            return frozenset(wanted | seen & nodes.REASONS), wait
+        if self._reasons is None:
+            self._reasons = seen & nodes.REASONS
+        if self._problem:
+            # Nor is it known whether it is still not ready.
+            self._unready_since = None
+        else:
+            self._reasons, wait = self._reasons_of_node()
+        return frozenset(wanted | self._reasons), wait
+
+    def _reasons_of_node(self):
+        """Return (the node's reasons, seconds until there may be more)."""
         if self._node.ready:
             self._unready_since = None
-        elif self._unready_since is None:
-            self._unready_since = self._clock()
-        unready_for = (0 if self._node.ready
-                       else self._clock() - self._unready_since)
-        found = nodes.reasons(self._node, seen & nodes.REASONS, unready_for,
+            unready_for = 0
+        else:
+            now = self._clock()
+            self._unready_since = self._unready_since or now
+            unready_for = now - self._unready_since
+        found = nodes.reasons(self._node, self._reasons, unready_for,
                               self._grace)
-        if not self._node.ready and not found & {nodes.NOT_READY,
-                                                 nodes.SHUTTING_DOWN}:
-            wait = self._grace - unready_for
-        return frozenset(wanted | found), wait
+        if self._node.ready or found & {nodes.NOT_READY,
+                                        nodes.SHUTTING_DOWN}:
+            return found, None
+        return found, self._grace - unready_for

@@ -17,8 +17,10 @@ import time
 from unittest import mock
 
 import fixtures
+from nova.conductor import rpcapi as conductor
 import nova.conf
 from nova import objects
+from nova.tests import fixtures as nova_fixtures
 
 from nova_k8s.cmd import status
 from nova_k8s import node
@@ -136,13 +138,18 @@ class CordonTest(CordonTestBase):
         self.start()
         self.boot()
         self.assertEqual(ENABLED, self.state())
+        seconds = []
         for _ in range(2):
             self.cordon()
-            self.wait_for_state(self.disabled('cordoned'), seconds=1)
+            begin = time.monotonic()
+            self.wait_for_state(self.disabled('cordoned'))
+            seconds.append(time.monotonic() - begin)
             self.assert_full()
             self.uncordon()
-            self.wait_for_state(ENABLED, seconds=1)
+            self.wait_for_state(ENABLED)
             self.boot()
+        # The benchmark has the percentiles; here the machine may be busy.
+        self.assertLess(min(seconds), 1)
         self.wait_for(['ComputeServiceDisabled', 'ComputeServiceEnabled'] * 2,
                       self.node_events)
         shown = self.plane.kubectl('describe', 'node', self.node).stdout
@@ -349,6 +356,28 @@ class StatusTest(CordonTestBase):
         self.proxy.restore()
         self.wait_for_states(limits='follows')
 
+    def test_asks_the_conductor(self):
+        self.start()
+        self.boot()
+        asked = []
+        api = conductor.ConductorAPI()
+        call = api.object_class_action_versions
+
+        def note(context, name, method, *args):
+            asked.append(f'{name}.{method}')
+            return call(context, name, method, *args)
+
+        with mock.patch.object(api, 'object_class_action_versions', note):
+            with nova_fixtures.IndirectionAPIFixture(api):
+                found = status.ask_nova()
+        self.assertEqual((ENABLED[1], 4, 4096, 1), (
+            found.record.reason, found.vcpus, found.memory_mb, found.guests))
+        self.assertTrue(found.up)
+        for name in ('Service.get_by_compute_host',
+                     'ComputeNodeList.get_all_by_host',
+                     'InstanceList.get_uuids_by_host'):
+            self.assertIn(name, asked)
+
     def test_behind(self):
         self.start()
         self.computes[self.HOST].stop()
@@ -389,7 +418,8 @@ class ReadyTest(CordonTestBase):
     def test_shuts_down_gracefully(self):
         self.start()
         self.ready('False', 'KubeletNotReady', 'node is shutting down')
-        self.wait_for_state(self.disabled(node.SHUTTING_DOWN), seconds=1)
+        # At once: the grace is a minute.
+        self.wait_for_state(self.disabled(node.SHUTTING_DOWN))
         self.ready('Unknown', 'NodeStatusUnknown')
         self.wait_for_state(self.disabled(node.NOT_READY))
         self.ready('True', 'KubeletReady')

@@ -330,14 +330,14 @@ class OrderTest(base.TestCase):
 class DownTest(base.TestCase):
     """An administrator acts between a crash and the next start."""
 
-    def _crashed(self, *before):
-        """The worlds after a crash at each step of following a cordon."""
+    def _crashed(self, *before, last=CORDON):
+        """The worlds after a crash at each step of following an event."""
         for crash_at in itertools.count():
             world = World()
             world.step()
             for event in before:
                 world.happen(event)
-            world._cordon()
+            getattr(world, f'_{last}')()
             world.crash_at = crash_at
             try:
                 world.keeper.step()
@@ -369,6 +369,12 @@ class DownTest(base.TestCase):
             self.assertEqual(BY_CORDON, world.record)
         self.assertIn((True, False), outcomes)
         self.assertIn((False, True), outcomes)
+
+    def test_cordoned_again(self):
+        for world in self._crashed(CORDON, last=UNCORDON):
+            world._cordon()
+            world.happen(RESTART)
+            self.assertEqual(BY_CORDON, world.record)
 
     def test_override_is_not_forgotten(self):
         # Enabled in spite of the lost connection, then the node is cordoned.
@@ -583,6 +589,29 @@ class NodeTest(base.TestCase):
         self.world.failures = 0
         self.assertIsNone(self.world.keeper.step())
         self.assertEqual(BY_CORDON, self.world.record)
+
+    def test_neither_nova_nor_the_api_server_answer(self):
+        self.world._cordon()
+        self.world.failures = 100
+        self.world.keeper.step()
+        self.world.up = False
+        self.world.keeper.step()
+        self.world.failures = 0
+        self.world.step()
+        self.assertEqual(BY_CORDON, self.world.record)
+
+    def test_grace_is_not_over_while_nothing_is_known(self):
+        self.assertEqual(GRACE, self._node(ready=False))
+        self.world.happen(OUTAGE)
+        self.world.now += 10 * GRACE
+        self.assertIsNone(self.world.step())
+        # Nor just after it: all the nodes of a cloud would be disabled.
+        self.world.up = True
+        self.assertEqual(GRACE, self.world.step())
+        self.assertEqual(ENABLED, self.world.record)
+        self.world.now += GRACE
+        self.world.step()
+        self.assertTrue(self.world.record.disabled)
 
     def test_placement_fails(self):
         with mock.patch.object(self.world, 'report',
