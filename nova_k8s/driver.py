@@ -41,6 +41,10 @@ LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
 
+# Where the compute node's record has what Placement has in its inventory.
+COMPUTE_NODE_FIELDS = ((inventory.VCPU, 'vcpus'),
+                       (inventory.MEMORY_MB, 'memory_mb'))
+
 
 class K8sLibvirtDriver(driver.LibvirtDriver):
     """Nova's libvirt driver, bounded by what its Kubernetes pod may use."""
@@ -130,8 +134,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             data['hypervisor_hostname'] = self._node_name
         if self._follower:
             limits = self._limits()
-            for resource_class, field in ((inventory.VCPU, 'vcpus'),
-                                          (inventory.MEMORY_MB, 'memory_mb')):
+            for resource_class, field in COMPUTE_NODE_FIELDS:
                 before = self._reported.get(resource_class)
                 if data[field] or before:
                     data[field] = inventory.total(
@@ -188,11 +191,26 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             # Disabled: before the first periodic update, which will report.
             if not tracker.disabled(nodename):
                 self._push_inventory(context, tracker, nodename)
-                tracker.update_available_resource(context, nodename)
 
-    # The audit above walks the disks of all guests before it reports. The
-    # inventory must not wait for that, so what the audit does last is done
-    # first, under the audit's own lock.
+    # What Nova's audit would write, under its lock, but without it: before it
+    # writes it asks Placement about each guest, which takes seconds where
+    # there are many.
     @utils.synchronized(resource_tracker.COMPUTE_RESOURCE_SEMAPHORE, fair=True)
     def _push_inventory(self, context, tracker, nodename):
-        tracker._update(context, tracker.compute_nodes[nodename])
+        node = tracker.compute_nodes[nodename]
+        client = tracker.reportclient
+        tree = client.get_provider_tree_and_ensure_root(
+            context, node.uuid, name=nodename)
+        # The generation that Nova keeps is old as soon as a guest comes or
+        # goes. And classes that are not the driver's have to stay.
+        present = client._refresh_and_get_inventory(
+            context, node.uuid)['inventories']
+        tree.update_inventory(nodename, present)
+        self.update_provider_tree(tree, nodename)
+        client.set_inventory_for_provider(
+            context, node.uuid, {**present, **self._reported})
+        for resource_class, field in COMPUTE_NODE_FIELDS:
+            if resource_class in self._reported:
+                setattr(node, field, self._reported[resource_class]['total'])
+        node.free_ram_mb = node.memory_mb - node.memory_mb_used
+        node.save()

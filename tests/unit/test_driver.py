@@ -23,6 +23,7 @@ from nova.compute import resource_tracker
 import nova.conf
 from nova import exception
 from nova import objects
+from nova.scheduler.client import report
 from nova.virt import fake
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_config import fixture as config_fixture
@@ -314,18 +315,49 @@ class PushTest(DriverTestBase):
         self.follow(some())
         self.tracker = mock.create_autospec(
             resource_tracker.ResourceTracker, instance=True)
-        self.tracker.compute_nodes = {NODE: mock.sentinel.node}
+        self.node = mock.Mock(uuid=UUID, vcpus=64, memory_mb=65536,
+                              memory_mb_used=512)
+        self.tracker.compute_nodes = {NODE: self.node}
+        self.client = self.tracker.reportclient = mock.create_autospec(
+            report.SchedulerReportClient, instance=True)
+        self.tree = provider_tree.ProviderTree()
+        self.tree.new_root(NODE, UUID, generation=0)
+        self.client.get_provider_tree_and_ensure_root.return_value = self.tree
+        self.other = {'CUSTOM_OTHER': record(7)}
+        self.client._refresh_and_get_inventory.return_value = {
+            'resource_provider_generation': 3,
+            'inventories': {**self.other, 'VCPU': record(64)}}
+        self.patch_stock(update_provider_tree=self._stock)
+        self.driver.provider_tree = copy.deepcopy(self.tree)
         self.driver.virtapi = manager.ComputeVirtAPI(
             mock.Mock(rt=self.tracker))
 
-    def test_inventory_goes_before_the_audit(self):
+    @staticmethod
+    def _stock(_driver, tree, nodename, allocations=None):
+        tree.update_inventory(nodename, {
+            'VCPU': record(64), 'MEMORY_MB': record(65536),
+            'DISK_GB': record(100)})
+
+    def test_what_is_bounded_and_nothing_else(self):
         self.tracker.disabled.return_value = False
         self.driver._push()
+        written, = [call.args[2] for call in
+                    self.client.set_inventory_for_provider.mock_calls]
+        self.assertEqual(self.other['CUSTOM_OTHER'], written['CUSTOM_OTHER'])
         self.assertEqual(
-            [mock.call.disabled(NODE),
-             mock.call._update(mock.ANY, mock.sentinel.node),
-             mock.call.update_available_resource(mock.ANY, NODE)],
-            self.tracker.mock_calls)
+            {'CUSTOM_OTHER': 7, 'VCPU': 4, 'MEMORY_MB': 8192},
+            {name: each['total'] for name, each in written.items()})
+        self.assertEqual((4, 8192, 8192 - 512), (
+            self.node.vcpus, self.node.memory_mb, self.node.free_ram_mb))
+        self.node.save.assert_called_once_with()
+
+    def test_no_audit_comes_before(self):
+        self.tracker.disabled.return_value = False
+        self.driver._push()
+        self.assertEqual([mock.call.disabled(NODE)], [
+            call for call in self.tracker.mock_calls
+            if not call[0].startswith('reportclient')])
+        self.client.get_allocations_for_provider_tree.assert_not_called()
 
     def test_not_before_nova_knows_the_node(self):
         self.tracker.disabled.return_value = True
@@ -334,8 +366,10 @@ class PushTest(DriverTestBase):
 
     def test_failure_is_for_the_worker(self):
         self.tracker.disabled.return_value = False
-        self.tracker._update.side_effect = RuntimeError('conflict')
+        self.client.set_inventory_for_provider.side_effect = RuntimeError(
+            'conflict')
         self.assertRaises(RuntimeError, self.driver._push)
+        self.node.save.assert_not_called()
 
 
 class NovaTest(base.TestCase):
@@ -382,12 +416,19 @@ class NovaTest(base.TestCase):
     def test_resource_tracker(self):
         tracker = resource_tracker.ResourceTracker
         inspect.signature(tracker.disabled).bind(None, 'node')
-        inspect.signature(tracker.update_available_resource).bind(
-            None, 'context', 'node')
-        inspect.signature(tracker._update).bind(None, 'context', 'node')
+        self.assertIn('reportclient', tracker.__init__.__code__.co_names)
         self.assertEqual('compute_resources',
                          resource_tracker.COMPUTE_RESOURCE_SEMAPHORE)
         self.assertIn('compute_nodes', tracker.__init__.__code__.co_names)
+
+    def test_client_of_placement(self):
+        client = report.SchedulerReportClient
+        inspect.signature(client.get_provider_tree_and_ensure_root).bind(
+            None, 'context', 'uuid', name='node')
+        inspect.signature(client._refresh_and_get_inventory).bind(
+            None, 'context', 'uuid')
+        inspect.signature(client.set_inventory_for_provider).bind(
+            None, 'context', 'uuid', {})
 
     def test_copy_of_the_provider_tree(self):
         stock = libvirt_driver.LibvirtDriver.update_provider_tree
