@@ -56,6 +56,10 @@ LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
 
+# Where the compute node's record has what Placement has in its inventory.
+COMPUTE_NODE_FIELDS = ((inventory.VCPU, 'vcpus'),
+                       (inventory.MEMORY_MB, 'memory_mb'))
+
 
 def _locked(function, *args):
     """Call it under the lock of Nova's claims and audits."""
@@ -118,7 +122,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 functools.partial(kube.api_client, CONF), kube_node or host,
                 CONF.kubernetes.api_timeout)
             self._recorder.start()
-        self._follower = follow.Follower(source, state, self._tell, self._push)
+        self._follower = follow.Follower(
+            source, state, self._tell, self._publish)
         self._service = service.from_conf(
             CONF, host, self.virtapi, lambda: self._follower.state.budget,
             node_source, self._tell_of_service)
@@ -197,8 +202,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             data['hypervisor_hostname'] = self._node_name
         if self._follower:
             limits = self._limits()
-            for resource_class, field in ((inventory.VCPU, 'vcpus'),
-                                          (inventory.MEMORY_MB, 'memory_mb')):
+            for resource_class, field in COMPUTE_NODE_FIELDS:
                 before = self._reported.get(resource_class)
                 if data[field] or before:
                     data[field] = inventory.total(
@@ -239,12 +243,16 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 if resource_class in bounded}
 
     def _publish(self):
-        """Have Placement know what is to be reported now.
+        """Have Nova know what is to be reported now.
+
+        Not by an audit, which walks the disks of all guests and asks
+        Placement about each of them: the next one is a periodic task away.
 
         :raises errors.NotWritten: and what Nova's client of Placement raises
         """
         tracker = self._tracker()
         for nodename in self.get_available_nodes():
+            # Disabled: before the first periodic update, which will report.
             if not tracker.disabled(nodename):
                 self._write_inventory(tracker, nodename)
 
@@ -255,11 +263,21 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         wanted = self._wanted()
         if wanted == self._reported:
             return
-        provider = tracker.compute_nodes[nodename].uuid
-        placement.write(tracker.reportclient, provider, wanted)
+        compute_node = tracker.compute_nodes[nodename]
+        placement.write(tracker.reportclient, compute_node.uuid, wanted)
         self._reported = wanted
         # Nova would write back what it knew before.
-        tracker.reportclient.invalidate_resource_provider(provider)
+        tracker.reportclient.invalidate_resource_provider(compute_node.uuid)
+        totals = {field: wanted[resource_class]['total']
+                  for resource_class, field in COMPUTE_NODE_FIELDS
+                  if resource_class in wanted}
+        if any(getattr(compute_node, field) != total
+               for field, total in totals.items()):
+            for field, total in totals.items():
+                setattr(compute_node, field, total)
+            compute_node.free_ram_mb = (
+                compute_node.memory_mb - compute_node.memory_mb_used)
+            compute_node.save()
 
     def _measure(self):
         """Look what others and guests use. Blocks: only for the keeper."""
@@ -377,18 +395,6 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             '%s', line.text)
         if self._recorder and reference:
             self._recorder.record(reference, *line)
-
-    def _push(self):
-        """Have Nova report now, not at its next periodic task."""
-        tracker = self.virtapi._compute.rt
-        context = nova_context.get_admin_context()
-        for nodename in self.get_available_nodes():
-            # Disabled: before the first periodic update, which will report.
-            if not tracker.disabled(nodename):
-                # The audit walks the disks of all guests before it reports.
-                # The inventory must not wait for that.
-                self._write_inventory(tracker, nodename)
-                tracker.update_available_resource(context, nodename)
 
 
 def _end():

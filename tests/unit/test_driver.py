@@ -348,7 +348,9 @@ class PushTest(DriverTestBase):
                               inventory.MEMORY_MB: record(2 ** 18)}
         self.tracker = mock.create_autospec(
             resource_tracker.ResourceTracker, instance=True)
-        self.tracker.compute_nodes = {NODE: mock.Mock(uuid=UUID)}
+        self.node = mock.Mock(uuid=UUID, vcpus=64, memory_mb=65536,
+                              memory_mb_used=512)
+        self.tracker.compute_nodes = {NODE: self.node}
         self.tracker.reportclient = mock.create_autospec(
             report.SchedulerReportClient, instance=True)
         self.write = self.useFixture(fixtures.MockPatch(
@@ -376,25 +378,36 @@ class PushTest(DriverTestBase):
         self.assertEqual(2, self.write.call_count)
         self.assertEqual(self.wanted, self.driver._reported)
 
-    def test_inventory_goes_before_the_audit(self):
+    def test_no_audit(self):
         self.tracker.disabled.return_value = False
-        self.driver._push()
+        self.driver._publish()
         self.assertEqual(
             [mock.call.disabled(NODE),
              mock.call.write(self.tracker.reportclient, UUID, self.wanted),
-             mock.call.reportclient.invalidate_resource_provider(UUID),
-             mock.call.update_available_resource(mock.ANY, NODE)],
+             mock.call.reportclient.invalidate_resource_provider(UUID)],
             self.tracker.mock_calls)
+
+    def test_compute_node_has_the_same(self):
+        self.tracker.disabled.return_value = False
+        self.driver._publish()
+        self.assertEqual((4, 8192, 8192 - 512), (
+            self.node.vcpus, self.node.memory_mb, self.node.free_ram_mb))
+        self.node.save.assert_called_once_with()
+        # What is reserved changes with every guest, and is not in it.
+        self.driver._reported = {}
+        self.driver._publish()
+        self.node.save.assert_called_once_with()
 
     def test_not_before_nova_knows_the_node(self):
         self.tracker.disabled.return_value = True
-        self.driver._push()
+        self.driver._publish()
         self.assertEqual([mock.call.disabled(NODE)], self.tracker.mock_calls)
 
     def test_failure_is_for_the_worker(self):
         self.tracker.disabled.return_value = False
         self.write.side_effect = RuntimeError('unreachable')
-        self.assertRaises(RuntimeError, self.driver._push)
+        self.assertRaises(RuntimeError, self.driver._publish)
+        self.node.save.assert_not_called()
 
 
 class ServiceTest(DriverTestBase):
