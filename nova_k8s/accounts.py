@@ -1,0 +1,129 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Which guests take how much of the memory limit: kept as Nova counts them.
+
+Imports no Nova. Whoever calls holds Nova's lock on the node's resources.
+"""
+
+import dataclasses
+
+
+class Ledger:
+    """The overhead.Need of every guest that is here or on its way here.
+
+    A guest may be in it more than once: while it is resized on its node, Nova
+    keeps room for both of its sizes.
+    """
+
+    def __init__(self):
+        self._counted = {}
+        self._held = {}
+        self._measured = {}
+
+    def clear(self):
+        """Forget what was counted: Nova is about to count again."""
+        self._counted = {}
+
+    def add(self, uuid, need):
+        self._counted.setdefault(uuid, []).append(need)
+        # From now on Nova counts it itself.
+        self._held.pop(uuid, None)
+
+    def remove(self, uuid, need):
+        """Take back what add() was told; what is not there is no matter."""
+        needs = self._counted.get(uuid, [])
+        if need in needs:
+            needs.remove(need)
+        elif needs:
+            # Its size was counted with other settings, or never.
+            needs.pop()
+        if not needs:
+            self._counted.pop(uuid, None)
+
+    def hold(self, uuid, need, until):
+        """Keep room for a guest that Nova does not count yet.
+
+        :param until: the time at which it is given up, as from now in
+            needs()
+        """
+        if uuid not in self._counted:
+            self._held[uuid] = (need, until)
+
+    def release(self, uuid):
+        """Give up what is held for a guest."""
+        self._held.pop(uuid, None)
+
+    def holds(self, uuid):
+        return uuid in self._held
+
+    def measure(self, measured):
+        """Take what guests were seen to cost, in MiB by UUID.
+
+        What a guest was seen to cost once, it may cost again.
+
+        :returns: the UUIDs that cost more than it was thought
+        """
+        known = {uuid: mb for uuid, mb in self._measured.items()
+                 if uuid in self._counted}
+        more = [uuid for uuid, mb in measured.items()
+                if uuid in self._counted and mb > max(
+                    known.get(uuid, 0),
+                    max(each.overhead_mb for each in self._counted[uuid]))]
+        for uuid, mb in measured.items():
+            known[uuid] = max(mb, known.get(uuid, 0))
+        self._measured = known
+        return more
+
+    def estimate_mb(self, uuid):
+        """What a counted guest was thought to cost."""
+        return max(each.overhead_mb for each in self._counted[uuid])
+
+    def memory_mb(self, uuid):
+        """The memory of a counted guest, None where it is not counted."""
+        needs = self._counted.get(uuid)
+        return max(each.memory_mb for each in needs) if needs else None
+
+    def needs(self, now, without=None):
+        """Return the Need of each guest, at the time now.
+
+        :param without: the UUID of a guest that does not count
+        """
+        self._held = {uuid: held for uuid, held in self._held.items()
+                      if held[1] > now}
+        found = [self._larger(uuid, need)
+                 for uuid, needs in self._counted.items() if uuid != without
+                 for need in needs]
+        return found + [need for uuid, (need, _) in self._held.items()
+                        if uuid != without]
+
+    def _larger(self, uuid, need):
+        measured = self._measured.get(uuid, 0)
+        if measured <= need.overhead_mb:
+            return need
+        return dataclasses.replace(need, overhead_mb=measured)
+
+
+def used_mb(needs):
+    """What guests take of the memory limit."""
+    return sum(need.total_mb for need in needs)
+
+
+def reserved_mb(needs, others_mb, ahead):
+    """Return what must be reserved of MEMORY_MB.
+
+    :param others_mb: what other users of the pod take
+    :param ahead: how many guests of the most costly kind are thought of that
+        Placement may have allocated before the node hears of them
+    """
+    beyond = [need.reserved_mb for need in needs]
+    return others_mb + sum(beyond) + ahead * max(beyond, default=0)

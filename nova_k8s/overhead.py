@@ -1,0 +1,251 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What one QEMU guest costs beyond its memory.
+
+Pure functions over frozen values. Every figure is in MiB and says where it
+comes from: "measured" is benchmarks/measure_overhead.py, whose table is in
+doc/source/overhead.rst.
+"""
+
+import dataclasses
+import math
+import re
+import typing as ty
+
+# QEMU with one vCPU, a few disks and network cards, after they were used.
+# Measured: 34 to 43. KubeVirt counts 30 for QEMU and 8 for its I/O thread
+# (pkg/virt-controller/services/renderresources.go).
+EMULATOR = 38
+
+# Each vCPU: its thread, its state and its arena of malloc. Measured: 0.5 to
+# 1.2; the rest is for what KVM keeps of it. KubeVirt has 8.
+VCPU = 3
+
+# VNC or SPICE with the screen of the video device. Measured with a picture on
+# it: 9; KubeVirt has 32.
+GRAPHICS = 16
+
+# Page tables: 8 bytes for each page of 4 KiB, once for QEMU's own mapping of
+# the guest's memory ...
+PAGE_TABLES = 1 / 512
+
+# ... and once for KVM's, which the kernel charges to the guest as well
+# (arch/x86/kvm/mmu allocates them with GFP_KERNEL_ACCOUNT). Transparent huge
+# pages make both smaller; nothing promises them.
+KVM_PAGE_TABLES = 1 / 512
+
+# The two flash devices of UEFI firmware, its variables, and the ports of the
+# machine type q35. Measured: 13.
+UEFI = 16
+
+# swtpm, a process of its own. KubeVirt: 53.
+VTPM = 53
+
+# SEV, SEV-ES and SEV-SNP keep bounce buffers and metadata. KubeVirt: 256.
+SEV = 256
+
+# VFIO maps the device's registers and pins what it maps. KubeVirt and libvirt
+# (qemuDomainGetMemLockLimitBytes) both take 1 GiB.
+VFIO = 1024
+
+# KubeVirt adds it on arm64, whose QEMU always has UEFI firmware.
+ARM64 = 128
+
+# What TCG keeps of the code that it translated, without KVM. It may grow to
+# [libvirt] tb_cache_size; that is counted where it is set.
+TRANSLATED = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Guest:
+    """What of a guest decides on its cost."""
+
+    memory_mb: int
+    vcpus: int
+    huge_pages: bool = False
+    """Its memory comes from huge pages, which the memory limit of a pod does
+    not include."""
+
+    graphics: bool = True
+    video_mb: int = 0
+    """Memory of the video device where the image asks for it."""
+
+    uefi: bool = False
+    vtpm: bool = False
+    sev: bool = False
+    vfio: bool = False
+    arm64: bool = False
+    translated_mb: int = 0
+    """What TCG may keep; 0 with KVM."""
+
+    allocated_mb: ty.Optional[int] = None
+    """MEMORY_MB that Placement allocates for it; None for its memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What of nova.conf decides on the cost of every guest."""
+
+    factor: float = 1.0
+    addition_mb: int = 0
+    graphics: bool = True
+    translated_mb: int = 0
+    arm64: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """What a guest takes of a pod's memory limit, in MiB."""
+
+    memory_mb: int
+    """Its own memory; 0 where that comes from huge pages."""
+
+    overhead_mb: int
+    allocated_mb: int
+    """What Placement has for it already."""
+
+    @property
+    def total_mb(self):
+        return self.memory_mb + self.overhead_mb
+
+    @property
+    def reserved_mb(self):
+        """What must be kept from others, as Placement does not know of it."""
+        return max(0, self.total_mb - self.allocated_mb)
+
+
+def cost_mb(guest, factor=1.0, addition_mb=0):
+    """Return what a guest costs beyond its memory, in whole MiB.
+
+    The formula is KubeVirt's (GetMemoryOverhead in pkg/virt-controller/
+    services/renderresources.go, release 1.5) with the constants above.
+
+    :param factor: scales the estimate, 0 or more
+    :param addition_mb: is added to it afterwards
+    """
+    cost = EMULATOR + VCPU * guest.vcpus + guest.translated_mb
+    if not guest.huge_pages:
+        cost += guest.memory_mb * (PAGE_TABLES + KVM_PAGE_TABLES)
+    if guest.graphics:
+        cost += GRAPHICS + guest.video_mb
+    for has, price in ((guest.uefi, UEFI), (guest.vtpm, VTPM),
+                       (guest.sev, SEV), (guest.vfio, VFIO),
+                       (guest.arm64, ARM64)):
+        if has:
+            cost += price
+    return math.ceil(cost * factor + addition_mb)
+
+
+def need(guest, settings, measured_mb=0):
+    """Return the Need of a guest.
+
+    :param measured_mb: what it was seen to cost, where that is known; the
+        larger of estimate and measurement counts
+    """
+    overhead_mb = max(
+        cost_mb(guest, settings.factor, settings.addition_mb), measured_mb)
+    allocated_mb = (guest.memory_mb if guest.allocated_mb is None
+                    else guest.allocated_mb)
+    return Need(0 if guest.huge_pages else guest.memory_mb, overhead_mb,
+                allocated_mb)
+
+
+def guest(memory_mb, vcpus, extra_specs, image_properties, settings,
+          pci_devices=0):
+    """Return the Guest of a flavor and an image.
+
+    :param extra_specs: of the flavor, a dict
+    :param image_properties: of the image, by the names that Nova gives them
+    :param pci_devices: how many are passed through, network cards included
+    """
+    def wanted(*names):
+        """An extra spec hw:x or the image property hw_x says so."""
+        return any(_true(extra_specs.get(name)) or
+                   _true(image_properties.get(_property(name)))
+                   for name in names)
+
+    def named(*names):
+        return any(extra_specs.get(name) or
+                   image_properties.get(_property(name)) for name in names)
+
+    video_mb = 0
+    if extra_specs.get('hw_video:ram_max_mb'):
+        video_mb = int(image_properties.get('hw_video_ram') or 0)
+    arm64 = settings.arm64 or image_properties.get(
+        'hw_architecture') == 'aarch64'
+    return Guest(
+        memory_mb=memory_mb, vcpus=vcpus,
+        huge_pages=_huge_pages(
+            image_properties.get('hw_mem_page_size') or
+            extra_specs.get('hw:mem_page_size')),
+        # A video device of its own accord costs as much as one with VNC.
+        graphics=(settings.graphics or
+                  bool(image_properties.get('hw_video_model'))) and
+        image_properties.get('hw_video_model') != 'none',
+        video_mb=video_mb,
+        uefi=(image_properties.get('hw_firmware_type') == 'uefi' or
+              extra_specs.get('os:secure_boot') == 'required' or
+              image_properties.get('os_secure_boot') == 'required'),
+        vtpm=named('hw:tpm_version', 'hw:tpm_model'),
+        sev=wanted('hw:mem_encryption'),
+        vfio=(pci_devices > 0 or
+              bool(extra_specs.get('pci_passthrough:alias')) or
+              any(re.fullmatch(r'resources\d*:(VGPU|PGPU|CUSTOM_VGPU.*)', key)
+                  for key in extra_specs)),
+        arm64=arm64,
+        translated_mb=settings.translated_mb,
+        allocated_mb=allocated_mb(extra_specs))
+
+
+def allocated_mb(extra_specs):
+    """MEMORY_MB that a flavor asks Placement for, None for its memory.
+
+    The property resources:MEMORY_MB replaces what Nova's scheduler would
+    allocate (nova/scheduler/utils.py, ResourceRequest).
+    """
+    value = extra_specs.get('resources:MEMORY_MB')
+    try:
+        return None if value is None else max(0, int(value))
+    except ValueError:
+        return None
+
+
+def placement_property(guest, settings):
+    """The flavor's property with which Placement accounts for all of it."""
+    return f'resources:MEMORY_MB={need(guest, settings).total_mb}'
+
+
+def _property(name):
+    return name.replace(':', '_')
+
+
+def _true(value):
+    return str(value).lower() in ('true', '1', 'yes', 'on', 't', 'y')
+
+
+def _huge_pages(size):
+    """Whether hw:mem_page_size asks for huge pages for certain.
+
+    'any' and 'small' may be pages of the common size: then the memory counts.
+    """
+    if not size:
+        return False
+    if str(size).lower() == 'large':
+        return True
+    match = re.fullmatch(r'(\d+)\s*([kmg]?)i?b?', str(size).lower())
+    if not match:
+        return False
+    kib = int(match.group(1)) * {'': 1, 'k': 1, 'm': 1 << 10, 'g': 1 << 20}[
+        match.group(2)]
+    # The largest common page of the architectures that Nova runs on.
+    return kib > 64
