@@ -1,0 +1,148 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The gate on Nova's claims."""
+
+from unittest import mock
+
+import fixtures
+from nova.compute import claims
+from nova import exception
+from nova import objects
+
+from nova_k8s import accounts
+from nova_k8s import admission
+from nova_k8s import overhead
+from tests.unit import base
+
+objects.register_all()
+
+SMALL = overhead.Need(512, 60, 512)
+
+
+class RefusalTest(base.TestCase):
+
+    def test_refusal(self):
+        for limit, others, number, refused in (
+                (672, 100, 0, False), (671, 100, 0, True),
+                (1244, 100, 1, False), (1243, 100, 1, True),
+                (0, 0, 0, True), (100, 200, 3, True), (None, 100, 9, False)):
+            reason = admission.refusal(limit, others, [SMALL] * number, SMALL)
+            self.assertEqual(refused, reason is not None, (limit, number))
+
+    def test_says_the_arithmetic(self):
+        reason = admission.refusal(1243, 100, [SMALL], SMALL)
+        for figure in ('571 MiB', '1243 MiB', '100 MiB', '572 MiB',
+                       '512 MiB of memory', '60 MiB', '1 guests'):
+            self.assertIn(figure, reason)
+
+
+class GuardTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.stock = mock.Mock()
+        self.useFixture(fixtures.MockPatchObject(
+            claims.Claim, '_claim_test',
+            lambda claim, node, limits=None: self.stock(node, limits)))
+        admission.guard_claims()
+        self.tracker = mock.Mock(build_failed=mock.Mock())
+        self.failed = self.tracker.build_failed
+        self.admit = self.tracker.driver.admit
+        self.admit.return_value = None
+        admission.count_no_refusals(self.tracker)
+
+    def claim(self):
+        return claims.Claim(None, mock.MagicMock(), 'node', self.tracker,
+                            mock.sentinel.node, None, limits={'a': 1})
+
+    def test_nova_is_asked_first(self):
+        self.claim()
+        self.stock.assert_called_once_with(mock.sentinel.node, {'a': 1})
+        self.stock.side_effect = exception.ComputeResourcesUnavailable(
+            reason='NUMA')
+        self.assertRaises(exception.ComputeResourcesUnavailable, self.claim)
+        self.assertEqual(1, self.admit.call_count)
+
+    def test_refused(self):
+        self.admit.return_value = 'too large'
+        exc = self.assertRaises(exception.ComputeResourcesUnavailable,
+                                self.claim)
+        self.assertIn('too large', str(exc))
+
+    def test_twice_is_once(self):
+        admission.guard_claims()
+        self.claim()
+        self.assertEqual(1, self.admit.call_count)
+
+    def test_nova_own_driver(self):
+        self.tracker.driver = object()
+        self.claim()
+
+    def test_refusal_is_no_failed_build(self):
+        self.admit.return_value = 'too large'
+        self.assertRaises(exception.ComputeResourcesUnavailable, self.claim)
+        self.tracker.build_failed('node')
+        self.failed.assert_not_called()
+        # The next one is one.
+        self.tracker.build_failed('node')
+        self.failed.assert_called_once_with('node')
+
+    def test_failure_after_the_claim_is_one(self):
+        self.admit.return_value = 'too large'
+        self.assertRaises(exception.ComputeResourcesUnavailable, self.claim)
+        self.admit.return_value = None
+        self.claim()
+        self.tracker.build_failed('node')
+        self.failed.assert_called_once_with('node')
+
+
+class Tracker:
+    """As much of Nova's resource tracker as is followed."""
+
+    def _get_usage_dict(self, object_or_dict, instance, **updates):
+        return {'memory_mb': 512}
+
+    def _update_usage(self, usage, nodename, sign=1):
+        pass
+
+    def _update_usage_from_instances(self, context, instances, nodename):
+        return instances
+
+
+class FollowTest(base.TestCase):
+
+    def test_counts_as_nova(self):
+        ledger = accounts.Ledger()
+        tracker = Tracker()
+        seen = []
+
+        def need_of(instance, flavor):
+            seen.append(flavor)
+            return SMALL
+
+        admission.follow(tracker, ledger, need_of)
+        instance = mock.Mock(uuid='a')
+        tracker._update_usage(
+            tracker._get_usage_dict(instance, instance), 'node')
+        flavor = objects.Flavor()
+        tracker._update_usage(
+            tracker._get_usage_dict(flavor, instance, numa_topology=None),
+            'node', sign=1)
+        self.assertEqual([instance.flavor, flavor], seen)
+        self.assertEqual(2, len(ledger.needs(0)))
+        tracker._update_usage(
+            tracker._get_usage_dict(flavor, instance), 'node', sign=-1)
+        self.assertEqual(1, len(ledger.needs(0)))
+        self.assertEqual([1], tracker._update_usage_from_instances(
+            None, [1], 'node'))
+        self.assertEqual([], ledger.needs(0))
