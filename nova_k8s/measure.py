@@ -1,0 +1,328 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What guests and the pod's other processes use, as the kernel tells it.
+
+Everything is read below a root that tests replace, and imports no Nova.
+Nothing here may be called on Nova's paths: reading a large guest's mappings
+takes the kernel milliseconds per GiB.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+import typing as ty
+
+KIB_PER_MIB = 1024
+
+# A mapping's first line in smaps: addresses, permissions, offset, device,
+# inode, and the file's name where it has one.
+_MAPPING = re.compile(
+    r'[0-9a-f]+-[0-9a-f]+ (\S{4}) [0-9a-f]+ \S+ \d+ *(.*)')
+
+# Options of QEMU that libvirt always writes.
+_UUID = re.compile(rb'\0-uuid\0([0-9a-f-]{36})\0')
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapping:
+    """One mapping of a process; sizes in KiB."""
+
+    size_kb: int
+    own_kb: int
+    """Memory that is charged for it: anonymous, shared or of tmpfs, but not
+    page cache of files."""
+
+    resident_kb: int
+    executable: bool
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Used:
+    """What one guest uses, in KiB, page cache apart."""
+
+    guest_kb: int
+    """Memory of the guest itself that it has touched."""
+
+    own_kb: int
+    """QEMU's own."""
+
+    kernel_kb: int
+    """Page tables and kernel stacks of QEMU."""
+
+    translated_kb: int = 0
+    """Code that TCG translated; none with KVM."""
+
+    helpers_kb: int = 0
+    """Processes that belong to the guest: swtpm."""
+
+    @property
+    def overhead_kb(self):
+        """What it costs beyond its memory, translated code apart."""
+        return self.own_kb + self.kernel_kb + self.helpers_kb
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """QEMU of one guest."""
+
+    uuid: str
+    pid: int
+    memory_kb: int
+    """The guest's memory, as QEMU was told."""
+
+    helpers: ty.Tuple[int, ...] = ()
+
+    def used(self, proc):
+        """Return what it uses.
+
+        :raises OSError: when it has ended, or may not be read
+        """
+        mapped = mappings(proc, self.pid)
+        # The guest's memory is one mapping. With huge pages it is neither
+        # anonymous nor charged as memory; then nothing of it is subtracted.
+        ram = max((m for m in mapped if m.size_kb >= self.memory_kb and
+                   not m.executable), key=lambda m: m.own_kb, default=None)
+        guest_kb = min(ram.own_kb, self.memory_kb) if ram else 0
+        translated = sum(m.own_kb for m in mapped if m.executable)
+        return Used(
+            guest_kb=guest_kb,
+            own_kb=sum(m.own_kb for m in mapped) - guest_kb - translated,
+            kernel_kb=kernel_kb(proc, self.pid),
+            translated_kb=translated,
+            helpers_kb=sum(process_kb(proc, pid) for pid in self.helpers))
+
+
+def _fields(text):
+    """Fields in KiB of 'Name:   123 kB' lines."""
+    fields = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(':')
+        if value.endswith(' kB'):
+            fields[name] = int(value[:-3])
+    return fields
+
+
+def _read(proc, pid, name):
+    return pathlib.Path(proc, str(pid), name).read_text(errors='replace')
+
+
+def mappings(proc, pid):
+    """Return the mappings of a process.
+
+    :raises OSError: when it has ended, or may not be read
+    """
+    found, heading, lines = [], None, []
+
+    def end():
+        if heading:
+            found.append(_mapping(heading, _fields('\n'.join(lines))))
+    for line in _read(proc, pid, 'smaps').splitlines():
+        match = _MAPPING.fullmatch(line)
+        if match:
+            end()
+            heading, lines = match, []
+        else:
+            lines.append(line)
+    end()
+    return found
+
+
+def _mapping(heading, fields):
+    permissions, name = heading.groups()
+    # A private mapping of a file holds page cache and anonymous copies; a
+    # shared one of no real file is memory throughout.
+    shared_memory = permissions[3] == 's' and (
+        not name or name.startswith(('/dev/shm/', '/dev/zero', '/memfd:',
+                                     '/SYSV', '/run/', '/tmp/')))
+    anonymous = fields.get('Anonymous', 0)
+    return Mapping(
+        size_kb=fields.get('Size', 0),
+        own_kb=(fields.get('Rss', 0) if shared_memory else anonymous) +
+        fields.get('Swap', 0),
+        resident_kb=fields.get('Rss', 0),
+        executable='x' in permissions and not name.startswith('/usr'),
+        name=name)
+
+
+def kernel_kb(proc, pid):
+    """Return what the kernel keeps for a process, as far as it tells."""
+    text = _read(proc, pid, 'status')
+    threads = re.search(r'^Threads:\s*(\d+)', text, re.MULTILINE)
+    # The stack of a thread in the kernel has 16 KiB on the architectures
+    # that Nova runs on.
+    return (_fields(text).get('VmPTE', 0) +
+            16 * (int(threads.group(1)) if threads else 1))
+
+
+def process_kb(proc, pid):
+    """Return what a process uses, page cache apart; 0 when it has ended.
+
+    Shared memory counts in each process that maps it: rather too much than
+    too little.
+    """
+    try:
+        fields = _fields(_read(proc, pid, 'status'))
+    except OSError:
+        return 0
+    return (fields.get('RssAnon', 0) + fields.get('RssShmem', 0) +
+            fields.get('VmSwap', 0) + fields.get('VmPTE', 0))
+
+
+def _command(proc, pid):
+    try:
+        return pathlib.Path(proc, str(pid), 'cmdline').read_bytes()
+    except OSError:
+        return b''
+
+
+def _memory_kb(command):
+    """The guest's memory: '-m 512' or '-m size=524288k'."""
+    match = re.search(rb'\0-m\0(?:size=)?(\d+)([kmgMGK]?)', command)
+    if not match:
+        return 0
+    unit = {b'k': 1, b'g': 1 << 20}.get(match.group(2).lower(), 1 << 10)
+    return int(match.group(1)) * unit
+
+
+def guests(proc='/proc'):
+    """Return the Process of each guest that can be seen, by UUID.
+
+    Those whose processes are in another PID namespace cannot be.
+    """
+    found, helpers = {}, {}
+    for entry in os.listdir(proc):
+        if not entry.isdigit():
+            continue
+        command = _command(proc, entry)
+        if b'qemu' in command.partition(b'\0')[0]:
+            match = _UUID.search(command)
+            if match:
+                name = match.group(1).decode()
+                found[name] = Process(name, int(entry), _memory_kb(command))
+        elif os.path.basename(command.partition(b'\0')[0]) == b'swtpm':
+            helpers[int(entry)] = command
+    for name, guest in found.items():
+        # libvirt keeps a TPM's state in a folder called after the guest.
+        mine = tuple(pid for pid, command in helpers.items()
+                     if name.encode() in command)
+        if mine:
+            found[name] = dataclasses.replace(guest, helpers=mine)
+    return found
+
+
+def cgroup(proc='/proc', mounted='/sys/fs/cgroup'):
+    """Return the folder of this process's memory cgroup, None without one.
+
+    The root of all cgroups is none: it holds the whole machine.
+    """
+    try:
+        lines = _read(proc, 'self', 'cgroup').splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        hierarchy, controllers, path = line.split(':', 2)
+        if hierarchy == '0' and not controllers:
+            # With a cgroup namespace, as containers have it, the path is /
+            # and the folder is the container's: only the true root lacks it.
+            folder = pathlib.Path(mounted, path.lstrip('/'))
+            limit = 'memory.max'
+        elif controllers == 'memory' and path != '/':
+            folder = pathlib.Path(mounted, 'memory', path.lstrip('/'))
+            limit = 'memory.limit_in_bytes'
+        else:
+            continue
+        if (folder / limit).exists():
+            return str(folder)
+    return None
+
+
+def charged_kb(folder):
+    """Return what a cgroup and those below it are charged, page cache apart.
+
+    :raises OSError: when it is not there, or may not be read
+    """
+    stat = {}
+    for line in pathlib.Path(folder, 'memory.stat').read_text().splitlines():
+        name, _, value = line.partition(' ')
+        if value.isdigit():
+            stat[name] = int(value)
+    if 'total_rss' in stat:
+        # cgroup v1
+        used = stat['total_rss'] + stat.get('total_shmem', 0)
+    else:
+        used = stat.get('anon', 0) + stat.get('shmem', 0)
+        # One figure for all of it since Linux 5.18, without what is
+        # reclaimable; older ones have the parts.
+        used += (stat['kernel'] - stat.get('slab_reclaimable', 0)
+                 if 'kernel' in stat else sum(
+                     stat.get(each, 0) for each in
+                     ('kernel_stack', 'pagetables', 'percpu', 'sock',
+                      'slab_unreclaimable')))
+    return used // 1024
+
+
+def others_kb(folder, proc='/proc'):
+    """Return what the processes of a cgroup use that belong to no guest.
+
+    Guests have cgroups of their own below it, or none, as libvirt is
+    configured.
+
+    :raises OSError: when the cgroup is not there, or may not be read
+    """
+    top = pathlib.Path(folder)
+    apart = [path for path in top.rglob('*')
+             if path.is_dir() and (path.name.endswith('.libvirt-qemu') or
+                                   path.name.startswith('machine-qemu'))]
+    used = charged_kb(top) - sum(charged_kb(each) for each in apart)
+    pids = set()
+    for path in [top, *top.rglob('*')]:
+        if not path.is_dir() or any(each == path or each in path.parents
+                                    for each in apart):
+            continue
+        try:
+            pids.update((path / 'cgroup.procs').read_text().split())
+        except OSError:
+            continue
+    for guest in guests(proc).values():
+        for pid in (guest.pid, *guest.helpers):
+            if str(pid) in pids:
+                used -= process_kb(proc, pid)
+    return max(0, used)
+
+
+# What is kept for the pod's other processes at least, in MiB: nova-compute,
+# libvirtd and virtlogd after start, before they had anything to do.
+FLOOR = 256
+
+# By how much it changes, and how far a measurement is kept away from the
+# next such step, in MiB: a daemon that breathes does not change inventories.
+STEP = 64
+HEADROOM = 32
+
+
+def steady_mb(present_mb, measured_kb):
+    """Return what to keep for the pod's other processes.
+
+    More at once, less only when much less is needed, and slowly.
+
+    :param present_mb: what is kept now; 0 at first
+    """
+    wanted = max(FLOOR, -(-(measured_kb // KIB_PER_MIB + HEADROOM) // STEP) *
+                 STEP)
+    if wanted >= present_mb:
+        return wanted
+    if wanted <= present_mb - 2 * STEP:
+        return present_mb - STEP
+    return present_mb
