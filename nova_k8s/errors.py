@@ -33,3 +33,7 @@ class Refused(LimitsError):
 
     What was last known no longer holds: nothing new may be placed.
     """
+
+
+class NotWritten(Exception):
+    """Placement did not take an inventory; it will be tried again."""
