@@ -127,6 +127,45 @@ Files in it: ``cpu_millicores`` (``limits.cpu`` with ``divisor: 1m``) and
 (``requests.memory``): where no limit is set, Kubernetes shows the node's
 allocatable instead, and only the requests betray it.
 """),
+    cfg.StrOpt(
+        'reserved_memory_mb',
+        default='auto',
+        regex=r'^(auto|\d+)$',
+        help="""Memory for what runs in the pod besides guests, in MiB.
+
+``auto`` measures what nova-compute, libvirtd and the like use, see
+``pod_cgroup``, and keeps a little more than that. ``reserved_host_memory_mb``
+of ``[DEFAULT]`` wins where it is set; its default of 512 does not count with
+this driver.
+"""),
+    cfg.StrOpt(
+        'pod_cgroup',
+        help='Folder of the cgroup that ``reserved_memory_mb = auto`` '
+             'measures. Default: the one that nova-compute runs in.'),
+    cfg.FloatOpt(
+        'overhead_factor',
+        default=1.0,
+        min=0,
+        help="""Scales the estimate of what QEMU costs beyond a guest's memory.
+
+0, together with ``overhead_addition_mb = 0``, accounts for none of it, as
+Nova's own driver, which leaves that to ``reserved_host_memory_mb``.
+"""),
+    cfg.IntOpt(
+        'overhead_addition_mb',
+        default=0,
+        min=0,
+        help='Memory that is added to the estimate of each guest, in MiB.'),
+    cfg.IntOpt(
+        'reserve_ahead',
+        default=1,
+        min=0,
+        help="""For how many more guests the overhead is reserved in advance.
+
+Placement allocates the memory of a guest before this node hears of it and can
+reserve what it costs beyond. Without any, the scheduler tries a node that is
+full, and is refused there.
+"""),
 ]
 
 

@@ -16,6 +16,7 @@
 import functools
 import os
 import sys
+import time
 
 from nova.compute import resource_tracker
 import nova.conf
@@ -26,16 +27,23 @@ from nova import utils
 from nova.virt.libvirt import driver
 from nova.virt.libvirt.volume import mount
 from oslo_log import log as logging
+from oslo_utils import excutils
 
+from nova_k8s import accounts
+from nova_k8s import admission
 from nova_k8s import budget
 from nova_k8s import conf
 from nova_k8s import errors
 from nova_k8s import events
 from nova_k8s import follow
 from nova_k8s import inventory
+from nova_k8s import keeper
 from nova_k8s import kube
 from nova_k8s import last
+from nova_k8s import needs
 from nova_k8s import node
+from nova_k8s import others
+from nova_k8s import placement
 from nova_k8s import service
 from nova_k8s import sources
 from nova_k8s import story
@@ -44,6 +52,12 @@ CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
+
+
+def _locked(function, *args):
+    """Call it under the lock of Nova's claims and audits."""
+    return utils.synchronized(resource_tracker.COMPUTE_RESOURCE_SEMAPHORE,
+                              fair=True)(function)(*args)
 
 
 class K8sLibvirtDriver(driver.LibvirtDriver):
@@ -59,6 +73,11 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._node_name = None
         self._reported = {}
         self._warned = None
+        self._ledger = accounts.Ledger()
+        self._needs = None
+        self._others = None
+        self._keeper = None
+        self._stock = {}
 
     def init_host(self, host):
         """Start, or end nova-compute with one line that says why not."""
@@ -69,15 +88,19 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             # Nova logs a traceback for every exception from here. It ends
             # itself this way where it cannot load its driver.
             sys.exit(1)
+        self._init_accounts()
         super().init_host(host)
         self._follower.start()
+        self._keeper.start()
         self._service.start()
 
     def _init_limits(self, host):
         source = sources.from_conf(CONF)
         state = last.first(CONF, source)
+        self._others = others.from_conf(CONF)
         inventory.check(state.budget, CONF.kubernetes.unlimited,
-                        inventory.reserved(CONF))
+                        inventory.reserved(CONF, self._others.mb),
+                        self._others.option)
         self._node_name = (
             CONF.kubernetes.hypervisor_hostname or
             kube.node_name(CONF, os.environ) or state.budget.node_name)
@@ -95,6 +118,21 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             CONF, host, self.virtapi, lambda: self._follower.state.budget,
             node_source, self._tell_of_service)
         self._tell(None, state)
+
+    def _init_accounts(self):
+        """Have guests counted and claims asked for, as Nova does both."""
+        self._needs = needs.Needs(needs.settings(CONF))
+        self._keeper = keeper.Keeper(self._publish, self._measure)
+        admission.guard_claims()
+        tracker = self._tracker()
+        if tracker:
+            admission.follow(tracker, self._ledger, self._needs)
+            admission.count_no_refusals(tracker)
+
+    def _tracker(self):
+        """Nova's resource tracker; None in what uses no compute manager."""
+        manager = getattr(self.virtapi, '_compute', None)
+        return manager and manager.rt
 
     def _check_name(self, host):
         """Refuse to become a second compute node beside a running one.
@@ -117,7 +155,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 f'hypervisor_hostname = {names[0]}')
 
     def cleanup_host(self, host):
-        for each in (self._service, self._follower, self._recorder):
+        for each in (self._service, self._follower, self._keeper,
+                     self._recorder):
             if each:
                 each.stop()
         super().cleanup_host(host)
@@ -167,18 +206,127 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             provider_tree, nodename, allocations=allocations)
         if not self._follower:
             return
-        stock = provider_tree.data(nodename).inventory
+        stock = self._stock = provider_tree.data(nodename).inventory
         self._warn({resource_class: stock[resource_class]['total']
                     for resource_class in inventory.FIELDS
                     if resource_class in stock})
-        bounded = inventory.bound(stock, self._limits(), self._reported)
-        self._reported = {
-            resource_class: bounded[resource_class]
-            for resource_class in inventory.FIELDS
-            if resource_class in bounded}
+        if not self._reported or not self._keeper:
+            self._reported = self._wanted()
+        else:
+            # Nova's claims write nothing new, see keeper.
+            self._keeper.wake()
+        bounded = {
+            **{resource_class: record
+               for resource_class, record in stock.items()
+               if resource_class not in inventory.FIELDS},
+            **self._reported}
         provider_tree.update_inventory(nodename, bounded)
         # Nova's driver keeps a copy, for what is claimed from the tree later.
         self.provider_tree.update_inventory(nodename, bounded)
+
+    def _wanted(self):
+        """The records to report of what the pod's limits bound."""
+        bounded = inventory.bound(
+            self._stock, self._limits(), self._reported,
+            accounts.reserved_mb(
+                self._ledger.needs(time.monotonic()), self._others.mb,
+                CONF.kubernetes.reserve_ahead) if self._others else None)
+        return {resource_class: bounded[resource_class]
+                for resource_class in inventory.FIELDS
+                if resource_class in bounded}
+
+    def _publish(self):
+        """Have Placement know what is to be reported now.
+
+        :raises errors.NotWritten: and what Nova's client of Placement raises
+        """
+        tracker = self._tracker()
+        for nodename in self.get_available_nodes():
+            if not tracker.disabled(nodename):
+                self._write_inventory(tracker, nodename)
+
+    # The lock of Nova's claims and audits: between them, the accounts are
+    # whole.
+    @utils.synchronized(resource_tracker.COMPUTE_RESOURCE_SEMAPHORE, fair=True)
+    def _write_inventory(self, tracker, nodename):
+        wanted = self._wanted()
+        if wanted == self._reported:
+            return
+        provider = tracker.compute_nodes[nodename].uuid
+        placement.write(tracker.reportclient, provider, wanted)
+        self._reported = wanted
+        # Nova would write back what it knew before.
+        tracker.reportclient.invalidate_resource_provider(provider)
+
+    def _measure(self):
+        """Look what others and guests use. Blocks: only for the keeper."""
+        self._others.measure()
+        if self._needs.measured:
+            self._needs.measure(self._ledger, _locked)
+        self._keeper.wake()
+
+    def _memory_limit(self):
+        """What guests and others may use together, in MiB; None without."""
+        machine = self._stock.get(inventory.MEMORY_MB)
+        limit = self._limits()[inventory.MEMORY_MB]
+        return min((each for each in (limit, machine and machine['total'])
+                    if each is not None), default=None)
+
+    def _refusal(self, need, without):
+        return admission.refusal(
+            self._memory_limit(), self._others.mb,
+            self._ledger.needs(time.monotonic(), without), need)
+
+    def admit(self, claim):
+        """Return why a claim cannot be met, or None; see admission."""
+        if not self._follower:
+            return None
+        return self._refusal(*self._needs.of_claim(claim))
+
+    def check_can_live_migrate_destination(self, context, instance,
+                                           src_compute_info, dst_compute_info,
+                                           block_migration=False,
+                                           disk_over_commit=False):
+        if self._follower:
+            _locked(self._hold, instance)
+        try:
+            return super().check_can_live_migrate_destination(
+                context, instance, src_compute_info, dst_compute_info,
+                block_migration, disk_over_commit)
+        except Exception:
+            with excutils.save_and_reraise_exception():
+                self._release(instance)
+
+    def _hold(self, instance):
+        """Nova claims nothing for a guest that comes by live migration."""
+        need = self._needs(instance, instance.flavor)
+        reason = self._refusal(need, instance.uuid)
+        if reason:
+            LOG.info('Failed to take a live migration: %s', reason,
+                     instance=instance)
+            # What makes the conductor try another host.
+            raise exception.MigrationPreCheckError(reason=reason)
+        self._ledger.hold(
+            instance.uuid, need,
+            time.monotonic() + needs.hold_time(CONF.update_resources_interval))
+        self._keeper.wake()
+
+    def _release(self, instance):
+        if self._follower:
+            _locked(self._ledger.release, instance.uuid)
+            self._keeper.wake()
+
+    def rollback_live_migration_at_destination(self, context, instance,
+                                               network_info,
+                                               block_device_info,
+                                               destroy_disks=True,
+                                               migrate_data=None):
+        try:
+            super().rollback_live_migration_at_destination(
+                context, instance, network_info, block_device_info,
+                destroy_disks, migrate_data)
+        finally:
+            self._release(instance)
 
     def _limits(self):
         return inventory.limits(self._follower.state.budget,
@@ -188,6 +336,12 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         seen = (self._follower.state.budget, machine)
         if seen != self._warned and seen[0]:
             for line in inventory.warnings(*seen):
+                LOG.warning('%s', line)
+            line = inventory.ratio_warning(
+                self._stock.get(inventory.MEMORY_MB),
+                self._limits()[inventory.MEMORY_MB],
+                seen[0].source)
+            if line:
                 LOG.warning('%s', line)
         self._warned = seen
 
@@ -218,12 +372,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         for nodename in self.get_available_nodes():
             # Disabled: before the first periodic update, which will report.
             if not tracker.disabled(nodename):
-                self._push_inventory(context, tracker, nodename)
+                # The audit walks the disks of all guests before it reports.
+                # The inventory must not wait for that.
+                self._write_inventory(tracker, nodename)
                 tracker.update_available_resource(context, nodename)
-
-    # The audit above walks the disks of all guests before it reports. The
-    # inventory must not wait for that, so what the audit does last is done
-    # first, under the audit's own lock.
-    @utils.synchronized(resource_tracker.COMPUTE_RESOURCE_SEMAPHORE, fair=True)
-    def _push_inventory(self, context, tracker, nodename):
-        tracker._update(context, tracker.compute_nodes[nodename])

@@ -15,6 +15,8 @@
 Pure functions over the records that Nova's driver reports to Placement.
 """
 
+from oslo_config import cfg
+
 from nova_k8s import errors
 
 VCPU = 'VCPU'
@@ -26,13 +28,29 @@ MIB = 1024 * 1024
 FIELDS = {VCPU: 'cpu', MEMORY_MB: 'memory'}
 
 
-def reserved(conf):
-    """By resource class, what Nova keeps from guests.
+def reserved_memory(conf):
+    """Return (MiB, option): memory for what runs in the pod besides guests.
+
+    MiB is None where it is to be measured. What the operator has set wins over
+    what is measured, and Nova's default over nothing.
 
     :param conf: nova.conf.CONF
     """
-    return {VCPU: conf.reserved_host_cpus,
-            MEMORY_MB: conf.reserved_host_memory_mb}
+    if conf.get_location('reserved_host_memory_mb').location not in (
+            cfg.Locations.opt_default, cfg.Locations.set_default):
+        return conf.reserved_host_memory_mb, 'reserved_host_memory_mb'
+    text = conf.kubernetes.reserved_memory_mb
+    return (None if text == 'auto' else int(text),
+            '[kubernetes] reserved_memory_mb')
+
+
+def reserved(conf, memory_mb):
+    """By resource class, what is kept from guests.
+
+    :param conf: nova.conf.CONF
+    :param memory_mb: of MEMORY_MB
+    """
+    return {VCPU: conf.reserved_host_cpus, MEMORY_MB: memory_mb}
 
 
 def capacity(record):
@@ -77,12 +95,14 @@ def total(machine, limit, last):
     return bounded, False
 
 
-def bound(stock, limits, last):
+def bound(stock, limits, last, reserved_mb=None):
     """Return the inventory of the compute node, within the limits.
 
     :param stock: the records of Nova's driver by resource class
     :param limits: as from limits()
     :param last: the records last returned from here by resource class
+    :param reserved_mb: what is reserved of MEMORY_MB, where that is not what
+        Nova's driver reserves
     """
     inventory = dict(stock)
     for resource_class, limit in limits.items():
@@ -92,6 +112,9 @@ def bound(stock, limits, last):
             # Nova offers none of it: [compute] cpu_dedicated_set, say.
             continue
         machine = record['total'] if record else 0
+        if record and reserved_mb is not None and (
+                resource_class == MEMORY_MB):
+            record = dict(record, reserved=reserved_mb)
         inventory[resource_class] = _bound_record(
             record or before,
             *total(machine, limit, before['total'] if before else 0))
@@ -108,10 +131,12 @@ def _bound_record(record, total, closed):
         reserved=total if closed else min(record['reserved'], total))
 
 
-def check(budget, unlimited, reserved):
+def check(budget, unlimited, reserved,
+          memory_option='reserved_host_memory_mb'):
     """Refuse what is not enough to start a compute node with.
 
-    :param reserved: by resource class, what Nova keeps from guests
+    :param reserved: by resource class, what is kept from guests
+    :param memory_option: the option that says so of MEMORY_MB
     :raises errors.Refused: with the field and the option to set
     """
     if budget.missing and unlimited != 'host':
@@ -120,7 +145,7 @@ def check(budget, unlimited, reserved):
             f'{" and ".join(budget.missing)}; set one, or [kubernetes] '
             f'unlimited = host to offer the whole machine')
     options = {VCPU: 'reserved_host_cpus',
-               MEMORY_MB: 'reserved_host_memory_mb'}
+               MEMORY_MB: memory_option}
     units = {VCPU: 'core', MEMORY_MB: 'MiB'}
     for resource_class, limit in limits(budget, unlimited).items():
         if limit is None:
@@ -178,3 +203,20 @@ def warnings(budget, machine):
                 f'allows {limit} {resource_class}, the machine has {has}: '
                 f'{has} is reported.')
     return found
+
+
+def ratio_warning(record, limit, source):
+    """Return what to know of memory that is sold more than once, or None.
+
+    :param record: the inventory of MEMORY_MB, None where there is none
+    :param limit: the limit of MEMORY_MB, None without one
+    """
+    ratio = record['allocation_ratio'] if record else 1
+    if limit is None or ratio <= 1:
+        return None
+    return (
+        f'{source}: the allocation ratio of MEMORY_MB is {ratio}, and the '
+        f'kernel ends guests that use more than the limit. Guests are taken '
+        f'only while their memory fits in the limit once: set '
+        f'ram_allocation_ratio = 1.0, or the scheduler tries this node in '
+        f'vain.')

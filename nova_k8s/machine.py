@@ -72,13 +72,14 @@ def local():
                    'this machine (no libvirt answers)')
 
 
-def stock_inventory(machine, conf):
+def stock_inventory(machine, conf, reserved_mb):
     """Return the records that Nova's driver would report to Placement.
 
     Those of LibvirtDriver.update_provider_tree() that a limit bounds; a
     functional test holds them against Nova's own.
 
     :param conf: nova.conf.CONF
+    :param reserved_mb: memory for what runs in the pod besides guests
     """
     cpus = range(machine.cpus)
     shared = hardware.get_cpu_shared_set()
@@ -97,7 +98,7 @@ def stock_inventory(machine, conf):
         inventory.MEMORY_MB: (conf.ram_allocation_ratio or
                               conf.initial_ram_allocation_ratio),
     }
-    reserved = inventory.reserved(conf)
+    reserved = inventory.reserved(conf, reserved_mb)
     return {
         resource_class: {
             'total': total,

@@ -16,11 +16,12 @@
 import argparse
 import sys
 
+from nova_k8s.cmd import flavors
 from nova_k8s.cmd import report
 from nova_k8s.cmd import status
 from nova_k8s import errors
 
-COMMANDS = (report, status)
+COMMANDS = (report, flavors, status)
 
 
 def main(argv=None):

@@ -24,9 +24,12 @@ import yaml
 
 from nova_k8s import conf
 from nova_k8s import errors
+from nova_k8s import fit
 from nova_k8s import inventory
 from nova_k8s import last
 from nova_k8s import machine as machines
+from nova_k8s import needs
+from nova_k8s import others
 from nova_k8s import sources
 
 CONF = nova.conf.CONF
@@ -51,13 +54,16 @@ def add_parser(commands):
         '--machine', metavar='cpus=N,memory=Q',
         help='the machine, where it is not this one (cpus=64,memory=256Gi)')
     parser.add_argument(
+        '--flavor', metavar='VCPUS,RAM_MB', action='append', default=[],
+        help='how many guests of this size fit; may be repeated')
+    parser.add_argument(
         '--format', choices=('table', 'json', 'yaml'), default='table')
     return parser
 
 
 def run(args):
     configure(args)
-    result, budget = report(args.machine)
+    result, budget = report(args.machine, args.flavor)
     if args.format == 'json':
         print(json.dumps(result, indent=2))
     elif args.format == 'yaml':
@@ -74,40 +80,57 @@ def configure(args):
     conf.register_opts(CONF)
     # Somebody who looks at a manifest wants Nova's defaults, not what
     # happens to lie in /etc on the machine in front of him.
-    files = args.config_file or ([] if args.manifest else None)
+    manifest = getattr(args, 'manifest', None)
+    files = args.config_file or ([] if manifest else None)
     try:
         CONF([], project='nova', default_config_files=files)
-        if args.manifest:
+        if manifest:
             CONF.set_override('limits_from', 'manifest', 'kubernetes')
-            CONF.set_override('manifest', args.manifest, 'kubernetes')
-        if args.container:
+            CONF.set_override('manifest', manifest, 'kubernetes')
+        if getattr(args, 'container', None):
             CONF.set_override('container', args.container, 'kubernetes')
         CONF.kubernetes.limits_from
     except cfg.Error as exc:
         raise errors.Refused(' '.join(str(exc).split())) from None
 
 
-def report(machine_text=None):
-    """Return what scripts get to see, and the Budget behind it."""
+def report(machine_text=None, flavors=()):
+    """Return what scripts get to see, and the Budget behind it.
+
+    :param flavors: 'vcpus,ram_mb' of flavors to try
+    """
+    sizes = [fit.size(text) for text in flavors]
     state = last.first(CONF, sources.from_conf(CONF))
     budget = state.budget
     unlimited = CONF.kubernetes.unlimited
-    inventory.check(budget, unlimited, inventory.reserved(CONF))
+    kept = others.from_conf(CONF, look=False)
+    inventory.check(budget, unlimited, inventory.reserved(CONF, kept.mb),
+                    kept.option)
     machine = (machines.given(machine_text) if machine_text else
                machines.from_libvirt(CONF.libvirt.connection_uri or
                                      'qemu:///system') or
                machines.local())
-    stock = machines.stock_inventory(machine, CONF)
+    stock = machines.stock_inventory(machine, CONF, kept.mb)
     has = {rc: record['total'] for rc, record in stock.items()}
-    return {
+    bounded = inventory.bound(
+        stock, inventory.limits(budget, unlimited), {})
+    warning = inventory.ratio_warning(
+        bounded.get(inventory.MEMORY_MB),
+        inventory.limits(budget, unlimited)[inventory.MEMORY_MB],
+        budget.source)
+    result = {
         'machine': {'cpus': machine.cpus, 'memory_mb': machine.memory_mb,
                     'source': machine.source},
         'budget': budget.as_dict(),
-        'inventory': inventory.bound(
-            stock, inventory.limits(budget, unlimited), {}),
+        'inventory': bounded,
         'warnings': ([f'stale: {state.problem}'] if state.stale else []) +
-        inventory.warnings(budget, has),
-    }, budget
+        inventory.warnings(budget, has) + ([warning] if warning else []),
+    }
+    if sizes:
+        result['flavors'] = [
+            fit.result(bounded, size, needs.settings(CONF),
+                       CONF.kubernetes.reserve_ahead) for size in sizes]
+    return result, budget
 
 
 def show(result, budget, out):
@@ -131,6 +154,8 @@ def show(result, budget, out):
             str(record['reserved']), str(record['allocation_ratio']),
             str(inventory.capacity(record)))
     out.print(grid)
+    if 'flavors' in result:
+        out.print(fit.table(result['flavors']))
     for line in result['warnings']:
         out.print(f'Warning: {line}', highlight=False, markup=False,
                   soft_wrap=True)

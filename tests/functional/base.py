@@ -57,6 +57,8 @@ class ServersTestBase(base.ServersTestBase):
             self.useFixture(fixtures.TempDir()).path, 'pod.yaml')
         self.flags(limits_from='manifest', manifest=self.manifest,
                    group='kubernetes')
+        # What QEMU costs is not what most tests are about.
+        self.flags(overhead_factor=0.0, group='kubernetes')
         self.flags(reserved_host_memory_mb=0, cpu_allocation_ratio=1.0,
                    ram_allocation_ratio=1.0)
 

@@ -17,12 +17,15 @@ import inspect
 from unittest import mock
 
 import fixtures
+from nova.compute import claims
 from nova.compute import manager
 from nova.compute import provider_tree
 from nova.compute import resource_tracker
+from nova.conductor.tasks import live_migrate
 import nova.conf
 from nova import exception
 from nova import objects
+from nova.scheduler.client import report
 from nova.virt import fake
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_config import fixture as config_fixture
@@ -315,18 +318,45 @@ class PushTest(DriverTestBase):
         super().setUp()
         self.driver._node_name = NODE
         self.follow(some())
+        self.driver._stock = {inventory.VCPU: record(64),
+                              inventory.MEMORY_MB: record(2 ** 18)}
         self.tracker = mock.create_autospec(
             resource_tracker.ResourceTracker, instance=True)
-        self.tracker.compute_nodes = {NODE: mock.sentinel.node}
+        self.tracker.compute_nodes = {NODE: mock.Mock(uuid=UUID)}
+        self.tracker.reportclient = mock.create_autospec(
+            report.SchedulerReportClient, instance=True)
+        self.write = self.useFixture(fixtures.MockPatch(
+            'nova_k8s.placement.write')).mock
+        self.tracker.attach_mock(self.write, 'write')
         self.driver.virtapi = manager.ComputeVirtAPI(
             mock.Mock(rt=self.tracker))
+
+    @property
+    def wanted(self):
+        return {inventory.VCPU: record(4), inventory.MEMORY_MB: record(8192)}
+
+    def test_nothing_to_write(self):
+        self.tracker.disabled.return_value = False
+        self.driver._reported = self.wanted
+        self.driver._publish()
+        self.write.assert_not_called()
+
+    def test_what_was_not_written_is_written_later(self):
+        self.tracker.disabled.return_value = False
+        self.write.side_effect = errors.NotWritten()
+        self.assertRaises(errors.NotWritten, self.driver._publish)
+        self.write.side_effect = None
+        self.driver._publish()
+        self.assertEqual(2, self.write.call_count)
+        self.assertEqual(self.wanted, self.driver._reported)
 
     def test_inventory_goes_before_the_audit(self):
         self.tracker.disabled.return_value = False
         self.driver._push()
         self.assertEqual(
             [mock.call.disabled(NODE),
-             mock.call._update(mock.ANY, mock.sentinel.node),
+             mock.call.write(self.tracker.reportclient, UUID, self.wanted),
+             mock.call.reportclient.invalidate_resource_provider(UUID),
              mock.call.update_available_resource(mock.ANY, NODE)],
             self.tracker.mock_calls)
 
@@ -337,7 +367,7 @@ class PushTest(DriverTestBase):
 
     def test_failure_is_for_the_worker(self):
         self.tracker.disabled.return_value = False
-        self.tracker._update.side_effect = RuntimeError('conflict')
+        self.write.side_effect = RuntimeError('unreachable')
         self.assertRaises(RuntimeError, self.driver._push)
 
 
@@ -407,7 +437,9 @@ class NovaTest(base.TestCase):
         self.assertEqual(
             {'__init__', 'init_host', 'cleanup_host', 'get_available_nodes',
              'get_nodenames_by_uuid', 'get_available_resource',
-             'update_provider_tree', '_set_host_enabled'}, set(overridden))
+             'update_provider_tree', '_set_host_enabled',
+             'check_can_live_migrate_destination',
+             'rollback_live_migration_at_destination'}, set(overridden))
         for name, method in overridden.items():
             stock = getattr(libvirt_driver.LibvirtDriver, name)
             self.assertEqual(self._parameters(stock),
@@ -456,10 +488,62 @@ class NovaTest(base.TestCase):
         inspect.signature(tracker.disabled).bind(None, 'node')
         inspect.signature(tracker.update_available_resource).bind(
             None, 'context', 'node')
-        inspect.signature(tracker._update).bind(None, 'context', 'node')
+        self.assertIn('reportclient', tracker.__init__.__code__.co_names)
+        for method, arguments in (
+                (tracker._get_usage_dict, ('instance', 'instance')),
+                (tracker._update_usage, ('usage', 'node')),
+                (tracker._update_usage_from_instances,
+                 ('context', [], 'node')),
+                (tracker.build_failed, ('node',))):
+            inspect.signature(method).bind(None, *arguments)
+        # What admission.follow() builds on: all that is counted passes here.
+        for method in (tracker._update_usage_from_instance,
+                       tracker._update_usage_from_migration,
+                       tracker._drop_move_claim):
+            for name in ('_get_usage_dict', '_update_usage'):
+                self.assertIn(name, method.__code__.co_names)
         self.assertEqual('compute_resources',
                          resource_tracker.COMPUTE_RESOURCE_SEMAPHORE)
         self.assertIn('compute_nodes', tracker.__init__.__code__.co_names)
+
+    def test_client_of_placement(self):
+        client = report.SchedulerReportClient
+        inspect.signature(client.get).bind(None, 'url', version='1.26')
+        inspect.signature(client.put).bind(None, 'url', {}, version='1.26')
+        inspect.signature(client.invalidate_resource_provider).bind(
+            None, UUID)
+
+    def test_claims(self):
+        # The constructor asks, with the tracker and the instance in place,
+        # and the claim of a move has its flavor and image by then.
+        for claim, names in (
+                (claims.Claim, ('tracker', 'instance', '_pci_requests',
+                                '_claim_test')),
+                (claims.MoveClaim, ('flavor', 'image_meta'))):
+            for name in names:
+                self.assertIn(name, claim.__init__.__code__.co_names)
+        self.assertIn('migration',
+                      claims.NopClaim.__init__.__code__.co_names)
+        self.assertTrue(issubclass(claims.MoveClaim, claims.Claim))
+        self.assertIs(claims.Claim._claim_test, claims.MoveClaim._claim_test)
+        inspect.signature(claims.Claim._claim_test).bind(None, 'node')
+        # Every claim is made under the lock of the tracker.
+        for name in ('instance_claim', 'resize_claim', 'rebuild_claim',
+                     'live_migration_claim'):
+            self.assertTrue(hasattr(
+                getattr(resource_tracker.ResourceTracker, name),
+                '__wrapped__'), name)
+        # What makes Nova try another host.
+        self.assertIn('ComputeResourcesUnavailable', (
+            manager.ComputeManager._build_and_run_instance.__wrapped__
+            if hasattr(manager.ComputeManager._build_and_run_instance,
+                       '__wrapped__')
+            else manager.ComputeManager._build_and_run_instance
+        ).__code__.co_names)
+        self.assertIn(
+            'MigrationPreCheckError',
+            live_migrate.LiveMigrationTask._find_destination.__code__.co_names)
+        self.assertIn('is_same_host_resize', dir(objects.Migration))
 
     def test_copy_of_the_provider_tree(self):
         stock = libvirt_driver.LibvirtDriver.update_provider_tree

@@ -1,0 +1,150 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What Nova's objects need of the memory limit: overhead, applied to Nova."""
+
+import math
+import platform
+
+from oslo_log import log as logging
+
+from nova_k8s import measure
+from nova_k8s import overhead
+
+LOG = logging.getLogger(__name__)
+
+# The image properties that decide on what a guest costs.
+IMAGE_PROPERTIES = (
+    'hw_architecture', 'hw_firmware_type', 'hw_mem_encryption',
+    'hw_mem_page_size', 'hw_tpm_model', 'hw_tpm_version', 'hw_video_model',
+    'hw_video_ram', 'os_secure_boot')
+
+# How many guests are looked at in one measurement.
+BATCH = 8
+
+
+def settings(conf):
+    """Return the overhead.Settings of nova.conf.
+
+    :param conf: nova.conf.CONF
+    """
+    translated_mb = 0
+    if conf.libvirt.virt_type == 'qemu':
+        translated_mb = conf.libvirt.tb_cache_size or overhead.TRANSLATED
+    return overhead.Settings(
+        factor=conf.kubernetes.overhead_factor,
+        addition_mb=conf.kubernetes.overhead_addition_mb,
+        graphics=conf.vnc.enabled or conf.spice.enabled,
+        translated_mb=translated_mb,
+        arm64=platform.machine() == 'aarch64')
+
+
+def hold_time(interval):
+    """For how long room is kept for a guest that Nova does not count yet.
+
+    Nova's audit counts the live migrations that it finds under way: what two
+    of them did not see is not.
+
+    :param interval: [DEFAULT] update_resources_interval, in seconds
+    :returns: seconds
+    """
+    # 0 says as often as other periodic tasks, which is 60; below, never.
+    return 2 * max(interval, 60)
+
+
+class Needs:
+    """Returns the overhead.Need of an instance with a flavor."""
+
+    def __init__(self, settings):
+        self._settings = settings
+        self._pci_devices = {}
+        self._turn = ''
+        self._warned = set()
+
+    @property
+    def measured(self):
+        """Whether guests are looked at while they run."""
+        return bool(self._settings.factor or self._settings.addition_mb)
+
+    def __call__(self, instance, flavor, image_meta=None, pci_requests=None):
+        """Return what it needs.
+
+        :param image_meta: of a rebuild with another image
+        :param pci_requests: of a claim; those of the instance otherwise
+        """
+        properties = (image_meta or instance.image_meta).properties
+        if pci_requests is not None:
+            self._pci_devices[instance.uuid] = len(pci_requests.requests)
+        elif instance.uuid not in self._pci_devices:
+            # From the database, once: Nova's audits do not load them.
+            self._pci_devices[instance.uuid] = len(
+                instance.pci_requests.requests if instance.pci_requests
+                else ())
+        return overhead.need(
+            overhead.guest(
+                flavor.memory_mb, flavor.vcpus, flavor.extra_specs,
+                {name: properties.get(name) for name in IMAGE_PROPERTIES},
+                self._settings, self._pci_devices[instance.uuid]),
+            self._settings)
+
+    def of_claim(self, claim):
+        """Return (need, uuid): what a claim needs, and whose room it takes.
+
+        The guest is counted already where Nova saw it coming; not so where it
+        is resized on this node: then there must be room for both its sizes.
+        """
+        flavor = getattr(claim, 'flavor', None) or claim.instance.flavor
+        need = self(claim.instance, flavor,
+                    getattr(claim, 'image_meta', None) or None,
+                    claim._pci_requests)
+        migration = claim.migration
+        stays = bool(migration) and migration.is_same_host_resize
+        return need, None if stays else claim.instance.uuid
+
+    def measure(self, ledger, locked, proc='/proc'):
+        """Look what some of the guests cost, and tell the ledger. Does I/O.
+
+        :param locked: calls a function under the ledger's lock
+        """
+        running = measure.guests(proc)
+        # Not all at once: it keeps the kernel busy.
+        names = sorted(running)
+        later = [name for name in names if name > self._turn]
+        names = (later + names)[:min(BATCH, len(names))]
+        if names:
+            self._turn = names[-1]
+        found = {}
+        for name in names:
+            try:
+                used = running[name].used(proc)
+            except OSError:
+                # It has ended, or belongs to somebody else.
+                continue
+            found[name] = math.ceil(
+                (used.overhead_kb + used.translated_kb) /
+                measure.KIB_PER_MIB)
+        locked(self._tell, ledger, found)
+        self._warned &= set(running)
+        self._pci_devices = {
+            uuid: number for uuid, number in list(self._pci_devices.items())
+            if uuid in running or ledger.memory_mb(uuid) is not None}
+
+    def _tell(self, ledger, found):
+        for uuid in ledger.measure(found):
+            if uuid in self._warned:
+                continue
+            self._warned.add(uuid)
+            LOG.warning(
+                'Guest %s costs %s MiB beyond its memory, %s MiB were '
+                'estimated; the larger counts from now on. Where many do, '
+                'raise [kubernetes] overhead_factor or overhead_addition_mb.',
+                uuid, found[uuid], ledger.estimate_mb(uuid))

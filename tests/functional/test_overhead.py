@@ -1,0 +1,249 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A node that Nova calls full is full, and one it calls free is not wasted."""
+
+import collections
+import contextlib
+import time
+
+import fixtures
+import nova.conf
+from nova import context
+from nova import objects
+from nova.scheduler.client import report as report_client
+from testtools import content
+
+from nova_k8s import inventory
+from nova_k8s import needs
+from nova_k8s import overhead
+from tests.functional import base
+
+CONF = nova.conf.CONF
+
+# For what runs in the pod besides guests.
+OTHERS = 64
+
+
+class OverheadTestBase(base.ServersTestBase):
+
+    def setUp(self):
+        super().setUp()
+        self.flags(overhead_factor=1.0, group='kubernetes')
+        self.flags(reserved_host_memory_mb=OTHERS)
+
+    def cost(self, memory_mb=512, vcpus=1):
+        """What a guest costs beyond its memory."""
+        settings = needs.settings(CONF)
+        return overhead.need(
+            overhead.guest(memory_mb, vcpus, {}, {}, settings),
+            settings).overhead_mb
+
+    def room_for(self, guests, memory_mb=512):
+        """The memory limit with room for so many, and half of one more."""
+        need = memory_mb + self.cost(memory_mb)
+        return '%dMi' % (OTHERS + guests * need + need // 2)
+
+    def reserved(self, *memories, ahead=1):
+        """What must be reserved with guests of these sizes on the node."""
+        costs = [self.cost(memory_mb) for memory_mb in memories]
+        return OTHERS + sum(costs) + ahead * max(costs, default=0)
+
+    def memory(self, host='compute1'):
+        return self.inventory(host)[inventory.MEMORY_MB]
+
+    def assert_reserved(self, expected, host='compute1'):
+        deadline = time.monotonic() + 10
+        while (self.memory(host)['reserved'] != expected and
+                time.monotonic() < deadline):
+            time.sleep(0.1)
+        self.assertEqual(expected, self.memory(host)['reserved'])
+
+    def assert_kept(self, expected, host='compute1'):
+        """It is so, and an audit and a restart find the same."""
+        self.assert_reserved(expected, host)
+        self._run_periodics()
+        # What the keeper would change, it has changed by then.
+        time.sleep(0.3)
+        self.assert_reserved(expected, host)
+        self.restart_compute_service(host)
+        self.assert_reserved(expected, host)
+        self.assertEqual({}, self.computes[host].driver._ledger._held)
+
+
+class FullTest(OverheadTestBase):
+
+    def test_full_is_full_before_the_limit_is(self):
+        self.start(cpu='8', memory=self.room_for(2))
+        self.assert_reserved(OTHERS)
+        self.boot(memory_mb=512)
+        self.assert_reserved(self.reserved(512))
+        self.boot(memory_mb=512)
+        self.assert_reserved(self.reserved(512, 512))
+        # Placement itself knows: no node was tried in vain.
+        self.assert_full(memory_mb=512)
+        self.assertNotIn('Failed to claim', self.stdlog.logger.output)
+        self.assert_kept(self.reserved(512, 512))
+
+    def test_the_node_has_the_last_word(self):
+        # Nothing in advance: Placement finds room where there is none.
+        self.flags(reserve_ahead=0, group='kubernetes')
+        self.start(cpu='8', memory='%dMi' % (
+            OTHERS + 2 * 512 + 2 * self.cost() - 1))
+        self.boot(memory_mb=512)
+        server = self.boot(memory_mb=512, expected_state='ERROR')
+        self.assertIn('Exceeded maximum number of retries'
+                      if 'retries' in server['fault']['message']
+                      else 'No valid host', server['fault']['message'])
+        log = self.stdlog.logger.output
+        self.assertIn('the memory limit of the pod leaves', log)
+        self.assertIn('this one needs %d MiB' % (512 + self.cost()), log)
+        self.assert_kept(self.reserved(512, ahead=0))
+
+    def test_real_memory_counts_whatever_the_ratio(self):
+        self.flags(ram_allocation_ratio=4.0)
+        self.start(cpu='8', memory=self.room_for(2))
+        for _ in range(2):
+            self.boot(memory_mb=512)
+        self.boot(memory_mb=512, expected_state='ERROR')
+        self._run_periodics()
+        self.assertEqual(1, self.stdlog.logger.output.count(
+            'the allocation ratio of MEMORY_MB is 4.0'))
+
+    def test_flavor_that_tells_placement_is_not_counted_twice(self):
+        self.start(cpu='8', memory=self.room_for(2))
+        need = 512 + self.cost()
+        flavor = self._create_flavor(
+            vcpu=1, memory_mb=512, disk=1, ephemeral=0,
+            extra_spec={'resources:MEMORY_MB': str(need)})
+        for _ in range(2):
+            self._create_server(flavor_id=flavor, networks='none')
+        self.assert_reserved(OTHERS)
+        server = self._create_server(flavor_id=flavor, networks='none',
+                                     expected_state='ERROR')
+        self.assertIn('No valid host', server['fault']['message'])
+
+    def test_lowered_below_what_runs(self):
+        self.start(cpu='8', memory=self.room_for(2))
+        for _ in range(2):
+            self.boot(memory_mb=512)
+        self.set_limits(cpu='8', memory='600Mi')
+        reserved = min(600, self.reserved(512, 512))
+        self.wait_for_inventory(MEMORY_MB=(600, reserved))
+        self.assert_full(memory_mb=128)
+        self.set_limits(cpu='8', memory=self.room_for(3))
+        self.assert_reserved(self.reserved(512, 512))
+        self.boot(memory_mb=512)
+
+
+class Conflicts(fixtures.Fixture):
+    """Counts what Placement answers to inventories that are written."""
+
+    def _setUp(self):
+        self.answers = collections.Counter()
+        put = report_client.SchedulerReportClient.put
+
+        def counted(client, url, *args, **kwargs):
+            response = put(client, url, *args, **kwargs)
+            if url.endswith('/inventories'):
+                self.answers[response.status_code] += 1
+            return response
+
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.scheduler.client.report.SchedulerReportClient.put',
+            counted))
+
+
+@contextlib.contextmanager
+def target_cell(cells, context, cell_mapping):
+    """Nova's fixture switches a global, and many threads wait in a circle.
+
+    There is one cell with guests, and it is the global one anyway.
+    """
+    with cells._real_target_cell(context, cell_mapping) as targeted:
+        yield targeted
+
+
+class StormTest(OverheadTestBase):
+    """Many boots at once: nothing waits for anything."""
+
+    CAST_AS_CALL = False
+
+    def setUp(self):
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.tests.fixtures.CellDatabases._wrap_target_cell',
+            target_cell))
+        super().setUp()
+        self.conflicts = self.useFixture(Conflicts())
+        for name in ('instances', 'cores', 'ram'):
+            self.flags(group='quota', **{name: -1})
+        self.flags(cpu_allocation_ratio=4.0)
+
+    def storm(self, number, memory_mb=512):
+        """Boot so many at once; return how many ended in which status."""
+        flavor = self._create_flavor(vcpu=1, memory_mb=memory_mb, disk=1,
+                                     ephemeral=0)
+        servers = [
+            self.api.post_server({'server': self._build_server(
+                flavor_id=flavor, networks='none')}) for _ in range(number)]
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            found = [self.api.get_server(each['id']) for each in servers]
+            if all(each['status'] != 'BUILD' for each in found):
+                break
+            time.sleep(0.5)
+        self.addDetail(
+            'storm', content.text_content('%s of %s refused, writes: %s' % (
+                self.refusals(), number, dict(self.conflicts.answers))))
+        return collections.Counter(each['status'] for each in found)
+
+    def refusals(self):
+        return self.stdlog.logger.output.count('Failed to claim')
+
+    def assert_calm(self):
+        """Placement refused few writes, no claim failed of it."""
+        log = self.stdlog.logger.output
+        self.assertNotIn('ResourceProviderUpdateConflict', log)
+        self.assertNotIn('Failed to build and run', log)
+        self.assertNotIn('Failed to update inventory', log)
+
+    def assert_not_shunned(self):
+        self._run_periodics()
+        for node in objects.ComputeNodeList.get_all(
+                context.get_admin_context()):
+            self.assertEqual('0', str(node.stats.get('failed_builds', 0)),
+                             node.hypervisor_hostname)
+
+    def test_one_node(self):
+        self.start(cpu='16', memory=self.room_for(7))
+        self.assertEqual({'ACTIVE': 7, 'ERROR': 13}, self.storm(20))
+        self.assert_reserved(self.reserved(*[512] * 7))
+        self.assert_calm()
+        self.assert_not_shunned()
+        self.assert_kept(self.reserved(*[512] * 7))
+
+    def _three_nodes(self, memory_mb):
+        for host in ('compute1', 'compute2', 'compute3'):
+            self.start(host, cpu='16', memory=self.room_for(7, memory_mb))
+        self.assertEqual(3, CONF.scheduler.max_attempts)
+        self.assertEqual({'ACTIVE': 18}, self.storm(18, memory_mb))
+        self.assert_calm()
+        self.assert_not_shunned()
+
+    def test_three_nodes(self):
+        self._three_nodes(512)
+
+    def test_three_nodes_and_guests_that_cost_as_much_as_they_have(self):
+        # Placement believes that each node has room for eleven.
+        self.flags(overhead_addition_mb=60, group='kubernetes')
+        # All go where there is most room, so that nodes are tried in vain.
+        self._three_nodes(128)

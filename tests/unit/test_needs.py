@@ -1,0 +1,129 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What Nova's objects need."""
+
+from unittest import mock
+
+import fixtures
+from nova import objects
+
+from nova_k8s import accounts
+from nova_k8s import measure
+from nova_k8s import needs
+from nova_k8s import overhead
+from tests.unit import base
+
+objects.register_all()
+
+A = '2a8ec8b8-2098-43c0-ba98-589025157a1d'
+
+
+def instance(memory_mb=512, properties=None, devices=0):
+    return mock.Mock(
+        uuid=A, flavor=flavor(memory_mb), image_meta=image(properties),
+        pci_requests=mock.Mock(requests=[1] * devices))
+
+
+def flavor(memory_mb):
+    return objects.Flavor(memory_mb=memory_mb, vcpus=1, extra_specs={})
+
+
+def image(properties=None):
+    return objects.ImageMeta.from_dict({'properties': properties or {}})
+
+
+class NeedsTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
+        self.needs = needs.Needs(overhead.Settings())
+
+    def test_instance(self):
+        some = instance()
+        self.assertEqual(overhead.Need(512, 59, 512),
+                         self.needs(some, some.flavor))
+        self.assertEqual(1024, self.needs(some, flavor(1024)).memory_mb)
+
+    def test_image(self):
+        some = instance(properties={'hw_firmware_type': 'uefi'})
+        self.assertEqual(75, self.needs(some, some.flavor).overhead_mb)
+        self.assertEqual(59, self.needs(
+            some, some.flavor, image()).overhead_mb)
+
+    def test_devices_are_looked_up_once(self):
+        some = instance(devices=1)
+        self.assertEqual(1083, self.needs(some, some.flavor).overhead_mb)
+        some.pci_requests = None
+        self.assertEqual(1083, self.needs(some, some.flavor).overhead_mb)
+        self.assertEqual(59, self.needs(
+            some, some.flavor,
+            pci_requests=mock.Mock(requests=[])).overhead_mb)
+
+    def test_claim(self):
+        claim = mock.Mock(instance=instance(), migration=None,
+                          _pci_requests=mock.Mock(requests=[]),
+                          spec=['instance', 'migration', '_pci_requests'])
+        self.assertEqual((overhead.Need(512, 59, 512), A),
+                         self.needs.of_claim(claim))
+
+    def test_claim_of_a_move(self):
+        for here, without in ((False, A), (True, None)):
+            claim = mock.Mock(
+                instance=instance(), flavor=flavor(1024), image_meta=image(),
+                migration=mock.Mock(is_same_host_resize=here),
+                _pci_requests=mock.Mock(requests=[]))
+            self.assertEqual((overhead.Need(1024, 61, 1024), without),
+                             self.needs.of_claim(claim))
+
+    def test_settings(self):
+        conf = mock.Mock()
+        conf.vnc.enabled = conf.spice.enabled = False
+        conf.kubernetes.overhead_factor = 2.0
+        conf.kubernetes.overhead_addition_mb = 3
+        conf.libvirt.virt_type = 'kvm'
+        self.assertEqual(
+            (2.0, 3, False, 0), (lambda s: (
+                s.factor, s.addition_mb, s.graphics, s.translated_mb))(
+                    needs.settings(conf)))
+        conf.libvirt.virt_type = 'qemu'
+        for size, expected in ((None, 64), (32, 32)):
+            conf.libvirt.tb_cache_size = size
+            self.assertEqual(expected, needs.settings(conf).translated_mb)
+
+    def test_hold_time(self):
+        for interval, expected in ((-1, 120), (0, 120), (60, 120),
+                                   (600, 1200)):
+            self.assertEqual(expected, needs.hold_time(interval))
+
+    def test_measured(self):
+        ledger = accounts.Ledger()
+        ledger.add(A, overhead.Need(512, 59, 512))
+        running = {A: mock.Mock(**{'used.return_value': measure.Used(
+            512 * 1024, 60 * 1024, 1, 0)}), 'b': mock.Mock(
+                **{'used.side_effect': OSError()})}
+        self.useFixture(fixtures.MockPatch('nova_k8s.measure.guests',
+                                           return_value=running))
+
+        def locked(function, *args):
+            return function(*args)
+
+        for _ in range(3):
+            self.needs.measure(ledger, locked)
+        self.assertEqual(61, ledger.needs(0)[0].overhead_mb)
+        self.assertEqual(1, self.log.output.count('61 MiB'))
+        self.assertIn(A, self.log.output)
+
+    def test_off(self):
+        self.assertTrue(self.needs.measured)
+        self.assertFalse(needs.Needs(overhead.Settings(factor=0)).measured)

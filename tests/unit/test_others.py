@@ -1,0 +1,81 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What is kept for the pod's other processes, and who says so."""
+
+import fixtures
+import nova.conf
+from oslo_config import fixture as config_fixture
+
+from nova_k8s import conf
+from nova_k8s import others
+from tests.unit import base
+
+CONF = nova.conf.CONF
+conf.register_opts(CONF)
+
+
+class OthersTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        CONF([], project='nova', default_config_files=[],
+             default_config_dirs=[])
+        self.conf_fixture = self.useFixture(config_fixture.Config(CONF))
+        self.log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
+
+    def flags(self, **options):
+        self.conf_fixture.config(**options)
+
+    def measured(self, kb):
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.measure.others_kb', return_value=kb))
+
+    def test_nova_default_does_not_count(self):
+        self.assertEqual(512, CONF.reserved_host_memory_mb)
+        self.flags(group='kubernetes', reserved_memory_mb='300')
+        found = others.from_conf(CONF)
+        self.assertEqual((300, '[kubernetes] reserved_memory_mb'),
+                         (found.mb, found.option))
+
+    def test_what_the_operator_sets_wins(self):
+        for mb in (0, 512, 1000):
+            self.flags(reserved_host_memory_mb=mb)
+            self.flags(group='kubernetes', reserved_memory_mb='300')
+            found = others.from_conf(CONF)
+            found.measure()
+            self.assertEqual((mb, 'reserved_host_memory_mb'),
+                             (found.mb, found.option))
+
+    def test_auto(self):
+        self.flags(group='kubernetes', pod_cgroup='/some')
+        self.measured(600 * 1024)
+        found = others.from_conf(CONF)
+        self.assertEqual(640, found.mb)
+        self.measured(650 * 1024)
+        found.measure()
+        self.assertEqual(704, found.mb)
+        self.assertIn('/some', self.log.output)
+
+    def test_auto_that_cannot_be_measured(self):
+        self.flags(group='kubernetes', pod_cgroup=self.folder())
+        found = others.from_conf(CONF)
+        found.measure()
+        self.assertEqual(256, found.mb)
+        self.assertEqual(1, self.log.output.count('pod_cgroup'))
+
+    def test_auto_elsewhere(self):
+        self.assertEqual(256, others.from_conf(CONF, look=False).mb)
+
+    def test_nonsense(self):
+        self.assertRaises(ValueError, self.flags, group='kubernetes',
+                          reserved_memory_mb='1Gi')
