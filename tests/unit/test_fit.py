@@ -18,6 +18,7 @@ import json
 
 import hypothesis
 from hypothesis import strategies as st
+import nova.conf
 
 from nova_k8s.cmd import main
 from nova_k8s import errors
@@ -101,6 +102,10 @@ class FitTest(base.TestCase):
 
 
 class CommandTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        base.forget_override(nova.conf.CONF, 'reserved_host_memory_mb')
 
     def run_command(self, *arguments):
         out, err = io.StringIO(), io.StringIO()
