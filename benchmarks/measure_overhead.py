@@ -136,7 +136,6 @@ KINDS = (
     Kind('UEFI', uefi=True, machine='q35'),
     Kind('UEFI, vTPM', uefi=True, vtpm=True, machine='q35'),
     Kind('VNC client', looked_at=True),
-    Kind('8 GiB', memory_mb=8192, vcpus=2),
 )
 
 

@@ -23,7 +23,7 @@ from nova_k8s.cmd import report
 from nova_k8s.cmd import status
 from nova_k8s import errors
 
-COMMANDS = (report, status, flavors)
+COMMANDS = (report, flavors, status)
 
 
 def main(argv=None):

@@ -21,6 +21,9 @@ import nova.conf
 from nova import context
 from nova import objects
 from nova.scheduler.client import report as report_client
+from nova.tests.fixtures import libvirt
+from nova.tests.functional.api import client
+from nova.tests.functional.libvirt import base as libvirt_base
 from testtools import content
 
 from nova_k8s import inventory
@@ -247,3 +250,162 @@ class StormTest(OverheadTestBase):
         self.flags(overhead_addition_mb=60, group='kubernetes')
         # All go where there is most room, so that nodes are tried in vain.
         self._three_nodes(128)
+
+
+class MoveTest(libvirt_base.LibvirtMigrationMixin, OverheadTestBase):
+    """Guests that come and go in every way that Nova knows."""
+
+    hosts = ('compute1', 'compute2')
+
+    def setUp(self):
+        super().setUp()
+        self.ending = None
+        # There are no disks in these tests.
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.driver.LibvirtDriver.'
+            'migrate_disk_and_power_off', return_value='{}'))
+        for host in self.hosts:
+            self.start(host, cpu='8', memory=self.room_for(2, 1024))
+        self.src, self.dest = (self.computes[host] for host in self.hosts)
+        self.small, self.large = (
+            self._create_flavor(vcpu=1, memory_mb=memory_mb, disk=1,
+                                ephemeral=0)
+            for memory_mb in (512, 1024))
+
+    def boot_on(self, host, flavor=None):
+        return self._create_server(flavor_id=flavor or self.small,
+                                   networks='none', host=host)
+
+    def assert_both(self, first, second):
+        """The guests on each node, by memory, and so it stays."""
+        for host, memories in zip(self.hosts, (first, second)):
+            self.assert_reserved(self.reserved(*memories), host)
+        self._run_periodics()
+        time.sleep(0.3)
+        for host, memories in zip(self.hosts, (first, second)):
+            self.assert_reserved(self.reserved(*memories), host)
+            self.assertEqual({}, self.computes[host].driver._ledger._held)
+
+    def test_resize(self):
+        server = self.boot_on('compute1')
+        self._resize_server(server, self.large)
+        # Room for a way back is kept.
+        self.assert_both([512], [1024])
+        self._confirm_resize(server)
+        self.assert_both([], [1024])
+        self._resize_server(server, self.small)
+        self.assert_both([512], [1024])
+        self._revert_resize(server)
+        self.assert_both([], [1024])
+
+    def test_resize_on_the_same_node(self):
+        self.flags(allow_resize_to_same_host=True)
+        self.admin_api.put_service_force_down(
+            self.admin_api.get_services(
+                host='compute2', binary='nova-compute')[0]['id'], True)
+        server = self.boot_on('compute1')
+        self._resize_server(server, self.large)
+        self.assert_reserved(self.reserved(512, 1024))
+        self._confirm_resize(server)
+        self.assert_kept(self.reserved(1024))
+        self._resize_server(server, self.small)
+        self._revert_resize(server)
+        self.assert_kept(self.reserved(1024))
+
+    def test_shelve(self):
+        self.flags(shelved_offload_time=-1)
+        server = self.boot_on('compute1')
+        self._shelve_server(server, expected_state='SHELVED')
+        self.assert_both([512], [])
+        self._shelve_offload_server(server)
+        self.assert_both([], [])
+        self.boot_on('compute1', self.large)
+        self.boot_on('compute1')
+        server = self._unshelve_server(server)
+        self.assertEqual('compute2', server['OS-EXT-SRV-ATTR:host'])
+        self.assert_both([1024, 512], [512])
+
+    def test_stopped(self):
+        server = self.boot_on('compute1')
+        self._stop_server(server)
+        self.assert_kept(self.reserved(512))
+
+    def test_evacuate(self):
+        server = self.boot_on('compute1')
+        self.computes['compute1'].stop()
+        self.api.put_service_force_down(
+            self.api.get_services(
+                host='compute1', binary='nova-compute')[0]['id'], True)
+        self._evacuate_server(server, expected_host='compute2',
+                              expected_state='SHUTOFF')
+        self.assert_kept(self.reserved(512), 'compute2')
+
+    def _migrate_stub(self, domain, destination, params, flags):
+        # What is on its way is counted before it is here.
+        self.on_its_way = self._reserved_on_its_way()
+        if self.ending is None:
+            super()._migrate_stub(domain, destination, params, flags)
+        else:
+            # What libvirt says of the job in the end.
+            self.src.driver._host.get_connection().lookupByUUIDString(
+                self.server['id'])._job_type = self.ending
+
+    def _reserved_on_its_way(self):
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            found = self.memory('compute2')['reserved']
+            if found > OTHERS:
+                break
+            time.sleep(0.1)
+        return found
+
+    def test_live_migrate(self):
+        self.server = self.boot_on('compute1')
+        self._live_migrate(self.server)
+        self.assertEqual(self.reserved(512), self.on_its_way)
+        self.assert_both([], [512])
+
+    def test_live_migration_that_does_not_fit(self):
+        # Placement would take it: nothing is reserved in advance.
+        self.flags(reserve_ahead=0, group='kubernetes')
+        self.server = self.boot_on('compute1', self.large)
+        for _ in range(2):
+            self.boot_on('compute2', self.large)
+        self.set_limits(cpu='8', memory='%dMi' % (
+            OTHERS + 3 * 1024 + 2 * self.cost(1024) + 10))
+        deadline = time.monotonic() + 10
+        while (self.memory('compute2')['total'] < 3 * 1024 and
+                time.monotonic() < deadline):
+            time.sleep(0.1)
+        # The conductor tried this host and found no other.
+        exc = self.assertRaises(
+            client.OpenStackApiException, self.api.post_server_action,
+            self.server['id'], {'os-migrateLive': {
+                'host': None, 'block_migration': 'auto'}})
+        self.assertIn('NoValidHost', str(exc))
+        self._wait_for_migration_status(self.server, ['error'])
+        self.assertEqual('ACTIVE', self.api.get_server(
+            self.server['id'])['status'])
+        self.assertIn('Failed to take a live migration',
+                      self.stdlog.logger.output)
+        self.assertEqual({}, self.dest.driver._ledger._held)
+
+    def _ends(self, job, status):
+        # Nova tells the destination of a failure only where disks were
+        # copied: the room is given up when its time is over.
+        hold = 5
+        self.useFixture(fixtures.MockPatch('nova_k8s.needs.hold_time',
+                                           return_value=hold))
+        self.ending = job
+        self.server = self.boot_on('compute1')
+        self._live_migrate(self.server, migration_expected_state=status)
+        self.assertEqual(self.reserved(512), self.on_its_way)
+        time.sleep(hold)
+        self._run_periodics()
+        self.assert_both([512], [])
+
+    def test_live_migration_that_fails(self):
+        self._ends(libvirt.VIR_DOMAIN_JOB_FAILED, 'failed')
+
+    def test_live_migration_that_is_aborted(self):
+        self._ends(libvirt.VIR_DOMAIN_JOB_CANCELLED, 'cancelled')

@@ -47,6 +47,7 @@ class GuestTest(real_libvirt.RealLibvirtTestCase):
         self.flags(limits_from='manifest', manifest=manifest,
                    group='kubernetes')
         self.flags(reserved_host_memory_mb=0)
+        self.flags(overhead_factor=0.0, group='kubernetes')
         super().setUp()
 
     def test_guest_is_a_process_until_it_is_deleted(self):

@@ -55,6 +55,14 @@ class TestCase(base.BaseTestCase):
         return self.useFixture(fixtures.TempDir()).path
 
 
+def forget_override(conf, name):
+    """Have an option be as if it had never been set.
+
+    oslo.config keeps the location of an override that was cleared.
+    """
+    conf._opts[name].pop('location', None)
+
+
 def one_line(exc):
     """Whether it is a message for operators: one line, and not empty."""
     return bool(str(exc)) and len(str(exc).splitlines()) == 1

@@ -97,7 +97,7 @@ class NeedsTest(base.TestCase):
                 s.factor, s.addition_mb, s.graphics, s.translated_mb))(
                     needs.settings(conf)))
         conf.libvirt.virt_type = 'qemu'
-        for size, expected in ((None, 64), (32, 32)):
+        for size, expected in ((None, 80), (32, 32)):
             conf.libvirt.tb_cache_size = size
             self.assertEqual(expected, needs.settings(conf).translated_mb)
 

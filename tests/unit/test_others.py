@@ -30,9 +30,7 @@ class OthersTest(base.TestCase):
         super().setUp()
         CONF([], project='nova', default_config_files=[],
              default_config_dirs=[])
-        # oslo.config resets the override of a test before, but not where the
-        # value came from.
-        CONF._get_opt_info('reserved_host_memory_mb').pop('location', None)
+        base.forget_override(CONF, 'reserved_host_memory_mb')
         self.conf_fixture = self.useFixture(config_fixture.Config(CONF))
         self.log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
 

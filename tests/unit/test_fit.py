@@ -1,0 +1,149 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How much of a limit is sold, and what the commands say of it."""
+
+import contextlib
+import io
+import json
+
+import hypothesis
+from hypothesis import strategies as st
+import nova.conf
+
+from nova_k8s.cmd import main
+from nova_k8s import errors
+from nova_k8s import fit
+from nova_k8s import inventory
+from nova_k8s import overhead
+from tests.unit import base
+
+SETTINGS = overhead.Settings()
+OTHERS = 256
+
+
+def true_mb(memory_mb, vcpus):
+    """What such a guest was measured to cost; see overhead.rst."""
+    return 44.5 + 0.7 * (vcpus - 1) + memory_mb / 512
+
+
+def need(memory_mb, vcpus=1):
+    return overhead.need(overhead.Guest(memory_mb, vcpus), SETTINGS)
+
+
+class FitTest(base.TestCase):
+
+    def test_size(self):
+        self.assertEqual(fit.Size(2, 4096), fit.size('2,4096'))
+        for text in ('', '2', '2,', 'a,b', '0,1', '1,0', '1,2,3', '-1,5'):
+            self.assertRaises(errors.Refused, fit.size, text)
+
+    def test_guests(self):
+        each = need(512).total_mb
+        for limit, expected in ((OTHERS + 7 * each, 7),
+                                (OTHERS + 8 * each - 1, 7), (0, 0), (100, 0)):
+            self.assertEqual(expected, fit.guests(limit, OTHERS, need(512)))
+
+    @hypothesis.given(st.integers(0, 10 ** 5), st.integers(0, 2000),
+                      st.integers(1, 10 ** 4), st.integers(0, 2),
+                      st.floats(1, 8))
+    def test_never_above_the_limit(self, limit, others, memory, ahead, ratio):
+        number = fit.guests(limit, others, need(memory), ahead, ratio)
+        self.assertTrue(
+            not number or
+            others + number * need(memory).total_mb <= limit)
+        if ahead == 1 or ratio > 2:
+            # And nothing is wasted: what is reserved in advance is what the
+            # next one costs.
+            self.assertGreater(
+                others + (number + 1) * need(memory).total_mb, limit)
+
+    def test_most_of_it_is_sold(self):
+        for limit in (65536, 262144, 524288):
+            for memory, vcpus in ((512, 1), (1024, 1), (2048, 1), (4096, 2),
+                                  (8192, 4), (16384, 4), (32768, 8),
+                                  (65536, 16)):
+                large = need(memory, vcpus)
+                number = fit.guests(limit, OTHERS, large)
+                # What is too little for one more is for small ones.
+                rest = fit.guests(limit - number * large.total_mb, OTHERS,
+                                  need(512))
+                sold = number * memory + rest * 512
+                true = (number * true_mb(memory, vcpus) +
+                        rest * true_mb(512, 1))
+                self.assertGreaterEqual(
+                    sold / (limit - true - OTHERS), 0.97, (limit, memory))
+
+    def test_result(self):
+        records = {
+            inventory.VCPU: dict(total=64, reserved=0, allocation_ratio=4.0),
+            inventory.MEMORY_MB: dict(total=32768, reserved=256,
+                                      allocation_ratio=1.0)}
+        found = fit.result(records, fit.Size(1, 512), SETTINGS)
+        self.assertEqual(56, found['fit'])
+        self.assertEqual('memory', found['bounded_by'])
+        self.assertEqual(32768 - 256 - 56 * 571, found['left_mb'])
+        # As many as Nova would take are more than the kernel lets live.
+        self.assertEqual(
+            {'fit': 63, 'needs_mb': 256 + 63 * 571, 'survives': False},
+            found['stock'])
+        found = fit.result(records, fit.Size(128, 512), SETTINGS)
+        self.assertEqual((2, 'vcpus', True), (
+            found['fit'], found['bounded_by'], found['stock']['survives']))
+
+
+class CommandTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        base.forget_override(nova.conf.CONF, 'reserved_host_memory_mb')
+
+    def run_command(self, *arguments):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main.main(arguments)
+        return status, out.getvalue(), err.getvalue()
+
+    def test_flavors(self):
+        status, out, _ = self.run_command(
+            'flavors', '--flavor', '1,512', '--flavor', '2,4096', '--format',
+            'json', '--image-property', 'hw_firmware_type=uefi')
+        self.assertEqual(0, status)
+        self.assertEqual(
+            [('resources:MEMORY_MB=587', 75), ('resources:MEMORY_MB=4188',
+                                               92)],
+            [(each['property'], each['overhead_mb'])
+             for each in json.loads(out)])
+
+    def test_flavors_table(self):
+        status, out, _ = self.run_command('flavors', '--flavor', '1,512')
+        self.assertEqual(0, status)
+        self.assertIn('resources:MEMORY_MB=571', out)
+
+    def test_flavors_nonsense(self):
+        status, _, err = self.run_command('flavors', '--flavor', 'm1.small')
+        self.assertEqual(1, status)
+        self.assertIn('--flavor m1.small', err)
+        self.assertEqual(1, len(err.splitlines()))
+
+    def test_report(self):
+        path = self.folder() + '/pod.yaml'
+        with open(path, 'w', encoding='utf-8') as f:
+            f.write('{kind: Pod, metadata: {name: a}, spec: {containers: [{'
+                    'name: c, resources: {limits: {cpu: 8, memory: 8Gi}}}]}}')
+        status, out, _ = self.run_command(
+            'report', '--manifest', path, '--machine', 'cpus=8,memory=8Gi',
+            '--flavor', '1,512', '--format', 'json')
+        self.assertEqual(0, status)
+        found = json.loads(out)
+        self.assertEqual(256, found['inventory']['MEMORY_MB']['reserved'])
+        self.assertEqual([13], [each['fit'] for each in found['flavors']])
