@@ -28,6 +28,7 @@ from kubernetes import client
 
 import benchmarks
 from nova_k8s import kube
+from nova_k8s import node
 from nova_k8s.sources import api
 from nova_k8s import watch
 from tests.functional import cluster
@@ -172,8 +173,10 @@ class Measurement(fixtures.Fixture):
 
     def own(self, proxy, changed):
         """What K8sLibvirtDriver watches."""
-        source = api.from_conf(self.compute.conf(proxy))
-        yield functools.partial(source.watch, changed)
+        conf = self.compute.conf(proxy)
+        for source in (api.from_conf(conf),
+                       node.from_conf(conf, self.compute.node)):
+            yield functools.partial(source.watch, changed)
 
     def all_pods(self, proxy, changed):
         def connect():
