@@ -71,7 +71,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             sys.exit(1)
         super().init_host(host)
         self._follower.start()
-        self._service.start()
+        if self._service:
+            self._service.start()
 
     def _init_limits(self, host):
         source = sources.from_conf(CONF)
