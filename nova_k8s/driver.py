@@ -100,8 +100,9 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._init_accounts()
         super().init_host(host)
         self._follower.start()
-        self._service.start()
         self._keeper.start()
+        if self._service:
+            self._service.start()
 
     def _init_limits(self, host):
         source = sources.from_conf(CONF)
