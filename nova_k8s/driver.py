@@ -100,7 +100,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._init_accounts()
         super().init_host(host)
         self._follower.start()
-        self._service.start()
+        if self._service:
+            self._service.start()
         self._keeper.start()
 
     def _init_limits(self, host):

@@ -228,6 +228,14 @@ class File:
         return record and Kept(frozenset(record['acted']),
                                frozenset(record['overridden']))
 
+    def forget(self):
+        """Others decide from now on; what was kept would be wrong later."""
+        try:
+            os.unlink(self._path)
+        except OSError:
+            # There is none, as nearly always.
+            pass
+
     def save(self, known):
         """Keep it; without a file, all is well but for a restart."""
         try:
@@ -278,11 +286,17 @@ class ComputeService:
 
 
 def from_conf(conf, host, virtapi, budget, source, tell):
-    """Return the Keeper of this host; see there."""
-    node_name = source and source.name
-    return Keeper(
-        ComputeService(host, virtapi), File(conf.state_path, host, node_name),
-        budget, source, conf.kubernetes.not_ready_grace, tell)
+    """Return the Keeper of this host, or None where no node is followed.
+
+    Then all is as in Nova's own driver, which enables what was disabled here
+    as soon as libvirt is connected.
+    """
+    file = File(conf.state_path, host, source and source.name)
+    if not source:
+        file.forget()
+        return None
+    return Keeper(ComputeService(host, virtapi), file, budget, source,
+                  conf.kubernetes.not_ready_grace, tell)
 
 
 class Keeper:
@@ -291,13 +305,13 @@ class Keeper:
     :param service: a ComputeService
     :param file: a File
     :param budget: returns the Budget, or None where it was lost
-    :param source: nova_k8s.node.Source, or None where no node is followed
+    :param source: nova_k8s.node.Source
     :param grace: [kubernetes] not_ready_grace
     :param tell: called with a story.Line and the Node, or None
     """
 
-    def __init__(self, service, file, budget, source=None, grace=0,
-                 tell=lambda line, node: None, clock=time.monotonic):
+    def __init__(self, service, file, budget, source, grace, tell,
+                 clock=time.monotonic):
         self._service = service
         self._file = file
         self._budget = budget
@@ -321,7 +335,7 @@ class Keeper:
         self._failure = None
         self._retry = FIRST_RETRY
         self._worker = worker.Worker(
-            'nova-k8s-service', self.step, source and source.watch, SETTLE)
+            'nova-k8s-service', self.step, source.watch, SETTLE)
 
     def start(self):
         self._worker.wake()
@@ -386,9 +400,8 @@ class Keeper:
     def _write(self, record, wanted):
         if self._before is None:
             self._before = record, (wanted ^ self._known.acted) & nodes.REASONS
-        name = self._source and self._source.name
         while True:
-            found = decide(wanted, record, self._known, name)
+            found = decide(wanted, record, self._known, self._source.name)
             if found is None:
                 break
             if isinstance(found, Kept):
@@ -407,8 +420,6 @@ class Keeper:
 
     def _look(self):
         """See what the node is like; while it is not known, go on as is."""
-        if not self._source:
-            return
         try:
             self._node = self._source.latest()
             problem = None
@@ -432,8 +443,6 @@ class Keeper:
             wanted.add(LIBVIRT)
         if not self._budget():
             wanted.add(NO_BUDGET)
-        if not self._source:
-            return frozenset(wanted), wait
         if self._reasons is None:
             self._reasons = seen & nodes.REASONS
         if self._problem:

@@ -302,9 +302,12 @@ class CordonTest(CordonTestBase):
         self.cordon()
         self.start(follows=False)
         self.stays(ENABLED)
+        # All is as in Nova's own driver.
+        self.flags(host=self.HOST)
         self.connection(False)
-        self.wait_for_state(
-            ('disabled', 'AUTO: libvirt not connected', True))
+        self.assertEqual(
+            ('disabled', 'AUTO: Connection to libvirt lost', True),
+            self.state())
 
     def test_switched_off_while_cordoned(self):
         self.start()
@@ -312,7 +315,14 @@ class CordonTest(CordonTestBase):
         self.wait_for_state(self.disabled('cordoned'))
         self.flags(follow_cordon=False, group='kubernetes')
         self.restart(follows=False)
-        self.wait_for_state(ENABLED)
+        # Nova's driver enables what a driver had disabled.
+        self.flags(host=self.HOST)
+        self.connection(True)
+        self.assertEqual(ENABLED, self.state())
+        # And nobody takes that for an administrator's word.
+        self.flags(follow_cordon=True, group='kubernetes')
+        self.restart()
+        self.wait_for_state(self.disabled('cordoned'))
 
 
 class StatusTest(CordonTestBase):

@@ -569,16 +569,6 @@ class NodeTest(base.TestCase):
             self.world.step()
         read.assert_not_called()
 
-    def test_no_node_is_followed(self):
-        world = self.world
-        world.happen(CORDON)
-        world.keeper = service.Keeper(world, world, lambda: world.budget)
-        world.keeper.libvirt(True)
-        world.step()
-        self.assertEqual(ENABLED, world.record)
-        world.happen(LOSS)
-        self.assertEqual(BY_LIBVIRT, world.record)
-
     def test_failure_is_said_once_and_tried_again(self):
         self.world._cordon()
         self.world.failures = 100
@@ -710,6 +700,13 @@ class FileTest(base.TestCase):
                 f.write(text)
             self.assertIsNone(self._file().load())
         self.assertEqual(4, self.log.output.count('is ignored'))
+
+    def test_no_node_is_followed(self):
+        self._file().save(self.kept)
+        self.assertIsNone(service.from_conf(
+            mock.Mock(state_path=self.path), 'host-1', None, None, None,
+            None))
+        self.assertEqual([], os.listdir(self.path))
 
     def test_no_folder_is_said_once(self):
         file = service.File(os.path.join(self.path, 'none'), 'host-1', NODE)
