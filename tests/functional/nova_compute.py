@@ -12,7 +12,10 @@
 
 """Run nova-compute by itself, until it has loaded its driver.
 
-A script for the interpreter of an environment under test, see test_loading.
+A script for the interpreter of an environment under test, see test_loading;
+and, with NOVA_K8S_INIT_HOST in the environment, until it has called its
+driver's init_host(), see test_start.
+
 nova-compute asks its conductor for a sign of life and Placement for its
 versions before it loads the driver, and then its conductor for the versions of
 other computes. These three are skipped here, and serving is replaced by a line
@@ -58,10 +61,22 @@ def serve(server, **kwargs):
     os._exit(0)
 
 
+serve_indeed = nova.service.serve
+
+
+def start(server, **kwargs):
+    from nova import objects
+
+    # What a host that starts for the first time is answered.
+    objects.Service.get_by_host_and_binary = skip
+    objects.ComputeNodeList.get_all_by_host = lambda *args: []
+    serve_indeed(server, **kwargs)
+
+
 nova.conductor.api.API.wait_until_ready = skip
 nova.scheduler.client.report.SchedulerReportClient._create_client = skip
 nova.utils.raise_if_old_compute = skip
-nova.service.serve = serve
+nova.service.serve = start if 'NOVA_K8S_INIT_HOST' in os.environ else serve
 
 sys.argv = [os.path.join(os.path.dirname(sys.executable), 'nova-compute'),
             *sys.argv[1:]]

@@ -43,7 +43,7 @@ class GivenTest(base.TestCase):
                          (found.cpus, found.memory_mb))
         self.assertEqual('given', found.source)
         self.assertEqual(self.cpus, machine.stock_inventory(
-            found, CONF)['VCPU']['total'])
+            found, CONF, 512)['VCPU']['total'])
 
 
 class BadGivenTest(base.TestCase):
@@ -103,7 +103,7 @@ class StockTest(base.TestCase):
         self.flags = self.useFixture(config_fixture.Config(CONF)).config
 
     def _vcpu(self):
-        found = machine.stock_inventory(self.MACHINE, CONF)
+        found = machine.stock_inventory(self.MACHINE, CONF, 512)
         return found['VCPU']['total'] if 'VCPU' in found else 0
 
     def test_defaults(self):
@@ -113,13 +113,13 @@ class StockTest(base.TestCase):
             'MEMORY_MB': {'total': 16384, 'reserved': 512, 'min_unit': 1,
                           'max_unit': 16384, 'step_size': 1,
                           'allocation_ratio': 1.0},
-        }, machine.stock_inventory(self.MACHINE, CONF))
+        }, machine.stock_inventory(self.MACHINE, CONF, 512))
         self.assertEqual(0, machine.dedicated(self.MACHINE))
 
     def test_ratios_and_reserved(self):
         self.flags(cpu_allocation_ratio=1.5, ram_allocation_ratio=1.25,
-                   reserved_host_cpus=2, reserved_host_memory_mb=1024)
-        found = machine.stock_inventory(self.MACHINE, CONF)
+                   reserved_host_cpus=2)
+        found = machine.stock_inventory(self.MACHINE, CONF, 1024)
         self.assertEqual(
             [(1.5, 2), (1.25, 1024)],
             [(found[name]['allocation_ratio'], found[name]['reserved'])
@@ -154,4 +154,4 @@ class StockTest(base.TestCase):
     def test_file_backed_memory(self):
         self.flags(file_backed_memory=4096, group='libvirt')
         self.assertEqual(4096, machine.stock_inventory(
-            self.MACHINE, CONF)['MEMORY_MB']['total'])
+            self.MACHINE, CONF, 512)['MEMORY_MB']['total'])

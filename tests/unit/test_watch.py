@@ -211,7 +211,6 @@ class FailureTest(WatchTestBase):
         self._start()
         self._await(lambda: self.server.watched)
         self.server.will_list(pod(cpu='2'))
-        self.server.will_watch()
         self._await(lambda: not self.watch._problem and
                     self._seen() == ['2'])
 

@@ -110,7 +110,7 @@ class FormatTest(ReportTestBase):
         self.assertEqual(
             {'VCPU': {'total': 7, 'reserved': 0, 'min_unit': 1,
                       'max_unit': 7, 'step_size': 1, 'allocation_ratio': 4.0},
-             'MEMORY_MB': {'total': 16384, 'reserved': 512, 'min_unit': 1,
+             'MEMORY_MB': {'total': 16384, 'reserved': 256, 'min_unit': 1,
                            'max_unit': 16384, 'step_size': 1,
                            'allocation_ratio': 1.0}}, found['inventory'])
         self.assertEqual([], found['warnings'])
@@ -131,8 +131,8 @@ class FormatTest(ReportTestBase):
                       out)
         rows = [line.replace('│', ' ').split() for line in out.splitlines()]
         self.assertIn(['VCPU', '64', '7', '7', '0', '4.0', '28'], rows)
-        self.assertIn(['MEMORY_MB', '262144', '16384', '16384', '512', '1.0',
-                       '15872'], rows)
+        self.assertIn(['MEMORY_MB', '262144', '16384', '16384', '256', '1.0',
+                       '16128'], rows)
         self.assertIn('Machine: given', out)
         self.assertNotIn('Warning', out)
 
@@ -140,7 +140,7 @@ class FormatTest(ReportTestBase):
         path = self.manifest({
             'kind': 'Pod', 'metadata': {'name': 'a'}, 'spec': {
                 'containers': [{'name': 'b', 'resources': {
-                    'limits': {'cpu': '65', 'memory': '512Mi'},
+                    'limits': {'cpu': '65', 'memory': '256Mi'},
                     'requests': {'cpu': '1'}}}]}})
         args = ('--manifest', path, *MACHINE)
         warnings = json.loads(self.succeed(
@@ -266,8 +266,12 @@ class ErrorTest(ReportTestBase):
                        args=('--container', 'x'))
 
     def test_below_what_is_reserved(self):
-        self._manifest('reserved_host_memory_mb',
-                       documents=[workload(memory='511Mi')])
+        self._manifest('reserved_memory_mb',
+                       documents=[workload(memory='255Mi')])
+        self._manifest(
+            'reserved_host_memory_mb', args=(
+                '--config-file', self.nova_conf(
+                    'reserved_host_memory_mb = 16385')))
 
     def test_config_file(self):
         self.fail_with('/none', args=('--config-file', '/none'))
