@@ -105,5 +105,8 @@ class FailClosedTest(unittest.TestCase):
                         f'pod_name = compute\napi_timeout = 1\n')
 
     def test_option_that_is_not_valid(self):
+        if self.eventlet:
+            self.skipTest('There, oslo.service logs all options first, and '
+                          'fails by itself')
         self._refused("'nowhere'",
                       options='[kubernetes]\nlimits_from = nowhere\n')

@@ -325,9 +325,7 @@ class ApiTest(ReportTestBase):
 
     def test_refused(self):
         self.server.will_refuse(403, 'pods is forbidden')
-        with mock.patch('time.sleep'):
-            self.fail_with('pods is forbidden', self.server.url,
-                           args=self.args)
+        self.fail_with('pods is forbidden', self.server.url, args=self.args)
 
     def test_stale(self):
         self.server.will_list(workload(kind='Pod'))
@@ -350,9 +348,8 @@ class ApiTest(ReportTestBase):
 
     def test_no_secrets(self):
         log = self.useFixture(fixtures.FakeLogger())
-        for status in (200, 401, 500):
-            self.server.will_refuse(status, 'because')
-            with mock.patch('time.sleep'):
-                found = self.run_report(*self.args)
-            self.assertNotIn('very-secret', ''.join(map(str, found)))
+        self.server.will_refuse(401, 'because')
+        found = self.run_report(*self.args)
+        self.assertIn('because', found[2])
+        self.assertNotIn('very-secret', ''.join(map(str, found)))
         self.assertNotIn('very-secret', log.output)
