@@ -130,7 +130,7 @@ def from_pod(pod, container=None, read_from=''):
 def _from_pod(pod, choice, who, read_from):
     spec = _mapping(pod.get('spec'), 'spec')
     status = _mapping(pod.get('status'), 'status')
-    pending = _resize_not_accepted(status)
+    pending = _resize_not_accepted(pod, status)
     containers = _long_running(spec, status)
     _check_requests(spec, 'spec')
     pod_limits = _pod_limits(spec, status, pending)
@@ -238,14 +238,17 @@ def _choose(containers, name, spec):
     return containers[0]
 
 
-def _resize_not_accepted(status):
+def _resize_not_accepted(pod, status):
     """Return the kubelet's reason, or None."""
+    generation = _mapping(pod.get('metadata'), 'metadata').get('generation')
     for i, each in enumerate(_list(status.get('conditions'),
                                    'status.conditions')):
         each = _mapping(each, f'status.conditions[{i}]')
         if (each.get('type') == 'PodResizePending' and
                 each.get('status') == 'True' and
-                each.get('reason') in _RESIZE_NOT_ACCEPTED):
+                each.get('reason') in _RESIZE_NOT_ACCEPTED and
+                # It may be about a wish that another one has replaced.
+                each.get('observedGeneration', generation) == generation):
             return '%s: %s' % (each['reason'], each.get('message') or '?')
     return None
 
@@ -266,6 +269,10 @@ def _pod_limits(spec, status, pending):
 
 def _effective(wished, status, path, pending):
     if status.get('resources') is None:
+        if pending and wished:
+            raise errors.Unreadable(
+                f'{path}: a resize is {pending}, and what is in force is not '
+                f'told')
         return wished
     actual = _amounts(status, 'limits', path)
     if pending:

@@ -115,6 +115,12 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             CONF.kubernetes.hypervisor_hostname or
             kube.node_name(CONF, os.environ) or state.budget.node_name)
         self._check_name(host)
+        if not self._node_name and 'KUBERNETES_SERVICE_HOST' in os.environ:
+            raise errors.Refused(
+                'The name of the Kubernetes node is not known, and the host '
+                'name of a pod is random; set NODE_NAME in the environment '
+                'from spec.nodeName, or [kubernetes] node_name or '
+                'hypervisor_hostname')
         kube_node = (kube.node_name(CONF, os.environ) or
                      state.budget.node_name)
         node_source = node.from_conf(CONF, kube_node)
@@ -381,6 +387,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         if after.budget and not after.problem and (
                 not before or before != after):
             last.save(CONF, after.budget)
+        if not after.budget:
+            last.forget(CONF)
         subject = after.budget or (before and before.budget)
         for line in story.of(before, after, CONF.kubernetes.unlimited):
             self._say(line, subject and subject.pod)

@@ -130,6 +130,20 @@ def save(conf, present):
                     'API server: %s', problem)
 
 
+def forget(conf):
+    """Keep nothing: limits that were lost do not come back at a restart."""
+    try:
+        os.unlink(path(conf))
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        problem = str(exc)
+    else:
+        return
+    LOG.warning('The limits that were lost are still kept for a restart '
+                'without an API server; delete the file: %s', problem)
+
+
 def load(conf):
     """Return (budget, when it was read), or None.
 

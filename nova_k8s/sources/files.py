@@ -36,10 +36,13 @@ def signature(paths):
 
 def watch(paths, changed, stop):
     """Call changed() after each change of the files, until stop is set."""
-    last = None
+    told = seen = None
     while not stop.wait(INTERVAL):
         now = signature(paths)
-        if now != last:
-            # Also the first time: the files may have changed since read().
-            last = now
+        # Also the first time: the files may have changed since read(). Only
+        # what stays for two looks: a file may be in the middle of being
+        # written, and half of `500m` is a thousand times more.
+        if now == seen and now != told:
+            told = now
             changed()
+        seen = now

@@ -240,6 +240,12 @@ class StartTest(DriverTestBase):
                    hypervisor_hostname='d')
         self.assertEqual('d', self._name())
 
+    def test_name_that_nobody_knows_in_a_pod(self):
+        self.useFixture(fixtures.EnvironmentVariable(
+            'KUBERNETES_SERVICE_HOST', '10.96.0.1'))
+        self.manifest(cpu='4', memory='8Gi')
+        self._refused('NODE_NAME', '[kubernetes] node_name')
+
     def test_name_that_nobody_knows(self):
         self.manifest(cpu='4', memory='8Gi')
         self._start()

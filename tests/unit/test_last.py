@@ -125,6 +125,15 @@ class KeptTest(LastTestBase):
         self.said(last.path(found), 'is ignored')
 
 
+class ForgetTest(LastTestBase):
+
+    def test_forget(self):
+        found = self.saved()
+        last.forget(found)
+        self.assertIsNone(last.load(found))
+        last.forget(found)
+
+
 class OtherKeyTest(LastTestBase):
 
     def _ignored(self, **options):

@@ -123,6 +123,25 @@ class FilesTest(base.TestCase):
         write(self.path, 'a')
         self.assertTrue(watch.called())
 
+    def test_not_while_it_is_being_written(self):
+        # Each look sees another file, until the writer is done.
+        looks = iter([1, 2, 3, 4, 4])
+        seen = []
+        stop = threading.Event()
+
+        def look(_paths):
+            try:
+                seen.append(next(looks))
+            except StopIteration:
+                stop.set()
+            return seen[-1]
+        self.useFixture(Interval())
+        self.useFixture(base.fixtures.MockPatchObject(
+            files, 'signature', look))
+        told = []
+        files.watch(['a'], lambda: told.append(seen[-1]), stop)
+        self.assertEqual([4], told)
+
     def test_watch_ends(self):
         watch = Watch(self, [self.path])
         began = time.monotonic()
