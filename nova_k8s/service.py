@@ -266,13 +266,17 @@ class ComputeService:
     def read(self):
         self._service = objects.Service.get_by_compute_host(
             nova_context.get_admin_context(), self.host)
-        return Record(self._service.disabled, self._service.disabled_reason)
+        return self._record()
 
     def write(self, record):
-        """Write the record that was read just before."""
+        """Write the record that was read just before; return what it is."""
         self._service.disabled = record.disabled
         self._service.disabled_reason = record.reason
         self._service.save()
+        return self._record()
+
+    def _record(self):
+        return Record(self._service.disabled, self._service.disabled_reason)
 
     def report(self):
         """Have Placement know at once what was written.
@@ -406,12 +410,12 @@ class Keeper:
                 break
             if isinstance(found, Kept):
                 self._keep(found)
+                # An administrator may come in between.
+                record = self._service.read()
             else:
                 # Before it is written: an answer may be lost.
                 self._unreported = True
-                self._service.write(found)
-            # An administrator may come in between.
-            record = self._service.read()
+                record = self._service.write(found)
         line = told(self._before[0], record, wanted, self._service.host,
                     self._before[1])
         self._before = None

@@ -80,6 +80,7 @@ class World:
         self._count('before')
         self.record = record
         self._count('after')
+        return record
 
     def report(self):
         self._count('report')
@@ -638,6 +639,7 @@ class NodeTest(base.TestCase):
         def then_disabled(record):
             write(record)
             self.world._admin_disable()
+            return record
 
         self.world._cordon()
         with mock.patch.object(self.world, 'write', then_disabled):
