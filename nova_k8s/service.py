@@ -238,18 +238,18 @@ class File:
 
     def save(self, known):
         """Keep it; without a file, all is well but for a restart."""
+        problem = None
         try:
             kept.write(self._path, {
                 'key': self._key, 'acted': sorted(known.acted),
                 'overridden': sorted(known.overridden)})
         except OSError as exc:
-            if not self._failed:
-                LOG.warning('After a restart it will not be known in spite '
-                            'of what the compute service was enabled: %s',
-                            exc)
-            self._failed = True
-        else:
-            self._failed = False
+            problem = str(exc)
+        # Not in the handler: there, oslo.log says the problem a second time.
+        if problem and not self._failed:
+            LOG.warning('After a restart it will not be known in spite of '
+                        'what the compute service was enabled: %s', problem)
+        self._failed = bool(problem)
 
 
 class ComputeService:
@@ -364,15 +364,17 @@ class Keeper:
         except Exception as exc:
             failure = ' '.join(str(exc).split())
             # Before the first start Nova creates the record a little later.
-            if failure != self._failure and not isinstance(
-                    exc, exception.ComputeHostNotFound):
-                LOG.warning('The compute service could not be brought up to '
-                            'date, trying again until it can: %s', failure)
-            self._failure = failure
-            self._settled = None
-            wait, self._retry = self._retry, min(LAST_RETRY, self._retry * 2)
+            early = isinstance(exc, exception.ComputeHostNotFound)
+        else:
+            self._failure, self._retry = None, FIRST_RETRY
             return wait
-        self._failure, self._retry = None, FIRST_RETRY
+        # Not in the handler: there, oslo.log says the failure a second time.
+        if failure != self._failure and not early:
+            LOG.warning('The compute service could not be brought up to '
+                        'date, trying again until it can: %s', failure)
+        self._failure = failure
+        self._settled = None
+        wait, self._retry = self._retry, min(LAST_RETRY, self._retry * 2)
         return wait
 
     def _make_so(self):

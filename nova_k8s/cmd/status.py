@@ -47,7 +47,8 @@ from nova_k8s import story
 
 CONF = nova.conf.CONF
 
-# What the state of a part begins with.
+# What the state of a part begins with. Guests are only counted.
+COUNTED = 'counted'
 FOLLOWS = 'follows'
 BEHIND = 'behind'
 STALE = 'stale'
@@ -336,7 +337,7 @@ def _budget(found, kept, state):
 
 def _guests(found, lost):
     running, known = found['libvirt']['guests'], found['nova']['guests']
-    state = FOLLOWS
+    state = COUNTED
     if lost:
         state = lost
     elif running is None:

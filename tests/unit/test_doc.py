@@ -99,6 +99,10 @@ class PagesTest(testtools.TestCase):
             self.assertEqual(
                 [], [name for name in named if name not in known], path)
 
+    def test_nothing_is_left_to_be_filled_in(self):
+        for path in (TOP / 'README.md', *(TOP / 'doc').rglob('*.rst')):
+            self.assertNotIn('@@', path.read_text(), path)
+
     def test_files_exist(self):
         for path, text in self.pages.items():
             for name in re.findall(r'``((?:etc|devstack|doc|tools|tests|'

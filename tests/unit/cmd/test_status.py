@@ -177,7 +177,7 @@ node_name = kube-1
             [part['name'] for part in found['parts']])
         self.assertEqual(
             {'cordoned': 'follows', 'ready': 'follows', 'limits': 'follows',
-             'budget': 'off', 'guests': 'follows'}, self._states())
+             'budget': 'off', 'guests': 'counted'}, self._states())
 
     def test_cordoned(self):
         self.node = node.Node('kube-1', 'uid-1', cordoned=True)
