@@ -25,6 +25,10 @@ import typing as ty
 
 KIB_PER_MIB = 1024
 
+# Writable mappings up to this size may be QEMU's own: arenas of malloc, the
+# memory of a screen.
+PIECE_KB = 64 * KIB_PER_MIB
+
 # A mapping's first line in smaps: addresses, permissions, offset, device,
 # inode, and the file's name where it has one.
 _MAPPING = re.compile(
@@ -45,6 +49,7 @@ class Mapping:
 
     resident_kb: int
     executable: bool
+    writable: bool
     name: str
 
 
@@ -85,16 +90,17 @@ class Process:
     helpers: ty.Tuple[int, ...] = ()
 
     def used(self, proc):
-        """Return what it uses.
+        """Return what it uses; None where its memory cannot be told apart.
 
         :raises OSError: when it has ended, or may not be read
         """
         mapped = mappings(proc, self.pid)
-        # The guest's memory is one mapping. With huge pages it is neither
-        # anonymous nor charged as memory; then nothing of it is subtracted.
-        ram = max((m for m in mapped if m.size_kb >= self.memory_kb and
-                   not m.executable), key=lambda m: m.own_kb, default=None)
-        guest_kb = min(ram.own_kb, self.memory_kb) if ram else 0
+        ram = self._ram(mapped)
+        if not ram:
+            return None
+        # With huge pages it is neither anonymous nor charged as memory; then
+        # nothing of it is subtracted.
+        guest_kb = min(sum(m.own_kb for m in ram), self.memory_kb)
         translated = sum(m.own_kb for m in mapped if m.executable)
         return Used(
             guest_kb=guest_kb,
@@ -102,6 +108,26 @@ class Process:
             kernel_kb=kernel_kb(proc, self.pid),
             translated_kb=translated,
             helpers_kb=sum(process_kb(proc, pid) for pid in self.helpers))
+
+    def _ram(self, mapped):
+        """The mappings that are the guest's memory; none if in doubt.
+
+        It is one mapping, or one for each of its NUMA cells.
+        """
+        if not self.memory_kb:
+            return []
+        data = [m for m in mapped if m.writable and not m.executable]
+        whole = [m for m in data if m.size_kb >= self.memory_kb]
+        if whole:
+            return [max(whole, key=lambda m: m.own_kb)]
+        found = []
+        for each in sorted(data, key=lambda m: m.size_kb, reverse=True):
+            if each.size_kb <= PIECE_KB:
+                break
+            found.append(each)
+            if sum(m.size_kb for m in found) >= self.memory_kb:
+                return found
+        return []
 
 
 def _fields(text):
@@ -153,6 +179,7 @@ def _mapping(heading, fields):
         fields.get('Swap', 0),
         resident_kb=fields.get('Rss', 0),
         executable='x' in permissions and not name.startswith('/usr'),
+        writable='w' in permissions,
         name=name)
 
 

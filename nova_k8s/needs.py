@@ -129,6 +129,9 @@ class Needs:
             except OSError:
                 # It has ended, or belongs to somebody else.
                 continue
+            if not used:
+                # The estimate stands.
+                continue
             found[name] = math.ceil(
                 (used.overhead_kb + used.translated_kb) /
                 measure.KIB_PER_MIB)

@@ -123,6 +123,29 @@ class GuestTest(MeasureTest):
         self.assertEqual(0, used.guest_kb)
         self.assertEqual(5440 + 8 + 4096, used.own_kb)
 
+    def test_numa_cells(self):
+        self.qemu(memory='size=8388608k')
+        first = SMAPS.partition('7f1000000000')[0]
+        cell = first.replace('524288 kB', '4194304 kB').replace(
+            '524000 kB', '4194304 kB')
+        self.write('100/smaps', cell + SMAPS[len(first):] + cell)
+        used = measure.guests(self.root)[UUID].used(self.root)
+        self.assertEqual(8388608, used.guest_kb)
+        self.assertEqual(5440 + 8 + 4096, used.own_kb)
+
+    def test_memory_that_cannot_be_told_apart(self):
+        # Arenas of malloc are none of it, nor is what nobody can write to.
+        self.qemu()
+        first, rest = SMAPS.split('7f1000000000')
+        piece = first.replace('524288 kB', '65536 kB')
+        for text in (piece * 8, first.replace('rw-p', '---p'),
+                     first.replace('524288 kB', '524284 kB')):
+            self.write('100/smaps', f'{text}7f1000000000{rest}')
+            self.assertIsNone(
+                measure.guests(self.root)[UUID].used(self.root))
+        self.qemu(memory='nonsense')
+        self.assertIsNone(measure.guests(self.root)[UUID].used(self.root))
+
     def test_gone(self):
         self.qemu()
         guest = measure.guests(self.root)[UUID]

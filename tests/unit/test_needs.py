@@ -111,7 +111,8 @@ class NeedsTest(base.TestCase):
         ledger.add(A, overhead.Need(512, 59, 512))
         running = {A: mock.Mock(**{'used.return_value': measure.Used(
             512 * 1024, 60 * 1024, 1, 0)}), 'b': mock.Mock(
-                **{'used.side_effect': OSError()})}
+                **{'used.side_effect': OSError()}), 'c': mock.Mock(
+                    **{'used.return_value': None})}
         self.useFixture(fixtures.MockPatch('nova_k8s.measure.guests',
                                            return_value=running))
 
