@@ -16,6 +16,7 @@
 import time
 
 import fixtures
+from nova.virt.libvirt import driver
 
 from nova_k8s.cmd import report
 from nova_k8s import inventory
@@ -196,13 +197,16 @@ class StartTest(base.ServersTestBase):
 
     def test_below_one_core(self):
         line = self.refusal(cpu='500m', memory='4Gi')
-        self.assertIn('resources.limits.cpu', line)
+        self.assertIn('Pod openstack/compute, container libvirt', line)
+        self.assertIn('resources.limits.cpu is below one core', line)
+        self.assertIn('[kubernetes] container', line)
 
     def test_below_what_is_reserved(self):
         self.flags(reserved_host_memory_mb=2048)
         line = self.refusal(cpu='4', memory='1Gi')
-        self.assertIn('resources.limits.memory', line)
-        self.assertIn('reserved_host_memory_mb', line)
+        self.assertIn('Pod openstack/compute, container libvirt', line)
+        self.assertIn('resources.limits.memory is 1024 MiB', line)
+        self.assertIn('lower reserved_host_memory_mb', line)
 
 
 class NameTest(base.ServersTestBase):
@@ -254,13 +258,20 @@ class NameTest(base.ServersTestBase):
             'OS-EXT-SRV-ATTR:hypervisor_hostname'])
 
     def test_adoption(self):
-        # It ran with Nova's own driver, under libvirt's host name.
+        # It runs with Nova's own driver, under libvirt's host name.
+        self.flags(compute_driver='libvirt.LibvirtDriver')
         self.start(cpu='4', memory='4Gi')
-        self.boot()
+        self.assertIs(driver.LibvirtDriver,
+                      type(self.computes['compute1'].driver))
+        self.wait_for_inventory(VCPU=(16, 0),
+                                MEMORY_MB=(base.HOST_MEMORY_MB, 0))
+        server = self.boot()
         hypervisor, providers = self.hypervisor(), self.providers()
         allocations = self.allocations()
+        self.assertIn(server['id'], allocations)
         connection = self.computes['compute1'].driver._get_connection()
 
+        self.flags(compute_driver='k8s.K8sLibvirtDriver')
         self.useFixture(fixtures.EnvironmentVariable('NODE_NAME', 'node1'))
         self.assertRaises(SystemExit, self.restart_compute_service, 'compute1')
         line, = [line for line in self.stdlog.logger.output.splitlines()
@@ -271,6 +282,8 @@ class NameTest(base.ServersTestBase):
         self.flags(hypervisor_hostname='compute1', group='kubernetes')
         self.start_compute(connection=connection)
         self._run_periodics()
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        self.wait_for_hypervisor(vcpus=4, memory_mb=4096)
         self.assertEqual(hypervisor['id'], self.hypervisor()['id'])
         self.assertEqual(providers, self.providers())
         self.assertEqual(allocations, self.allocations())

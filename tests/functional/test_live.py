@@ -156,6 +156,68 @@ class LiveTest(base.ServersTestBase):
         self.assertIn('Guests may use 6000 millicores of CPU and 4096 MiB of '
                       'memory now, before 4000 millicores', shown)
 
+    def start_beside(self):
+        """Start nova-compute in another pod than the one that is followed.
+
+        The token of a pod ends with the pod.
+        """
+        own = self.compute.create_pod(labels={})
+        self.flags(
+            kubeconfig=self.compute.plane.service_account_kubeconfig(
+                self.compute.namespace, cluster.SERVICE_ACCOUNT, own,
+                url=self.proxy.url, ca_file=self.proxy.ca_file),
+            group='kubernetes')
+        self.start_compute()
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+
+    def remove_pod(self):
+        self.compute.plane.remove_pod(self.compute.pod)
+        self.wait_for_inventory(VCPU=(4, 4), MEMORY_MB=(4096, 4096))
+
+    def create_pod(self, **fields):
+        """Create the pod again, under the same name."""
+        self.compute.pod = self.compute.create_pod(
+            name=self.compute.pod.metadata.name, **fields)
+
+    def test_pod_is_lost_and_comes_back(self):
+        self.start_beside()
+        server = self.boot()
+        self.remove_pod()
+        self.assert_full()
+        self.create_pod()
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        self.boot()
+        self.assertEqual(
+            'ACTIVE', self.api.get_server(server['id'])['status'])
+
+    def test_event_on_a_pod_without_a_limit(self):
+        self.start_beside()
+        self.remove_pod()
+        self.create_pod(limits={'memory': '4Gi'})
+        self.wait_for_inventory(VCPU=(4, 4), MEMORY_MB=(4096, 0))
+        self.wait_for(['LimitsAdopted', 'LimitsLost', 'LimitMissing',
+                       'LimitsRead'], self.event_reasons, seconds=30)
+        # On this pod, not on the one that had its name before.
+        uid = self.compute.pod.metadata.uid
+        event, = [
+            each for each in self.compute.plane.core.list_namespaced_event(
+                self.compute.namespace).items
+            if each.reason == 'LimitMissing']
+        self.assertEqual(uid, event.involved_object.uid)
+        self.assertEqual('Warning', event.type)
+        self.assertIn(
+            'no limit at spec.containers[compute].resources.limits.cpu',
+            event.message)
+
+    def test_what_was_lost_does_not_come_back_with_a_restart(self):
+        self.start_beside()
+        self.assertTrue(last.load(CONF))
+        self.remove_pod()
+        self.assertIsNone(last.load(CONF))
+        self.proxy.cut()
+        line = self.refusal(lambda: self.restart_compute_service('compute1'))
+        self.assertIn(self.proxy.url, line)
+
     def event_reasons(self):
         return [reason for _, reason, _ in self.compute.events()]
 
@@ -206,7 +268,9 @@ class PolicyTest(testtools.TestCase):
 
     def test_everything_else_is_refused(self):
         for verb, what in (('delete', 'pods'), ('patch', 'pods'),
+                           ('get', 'pods'), ('get', 'nodes'),
                            ('patch', 'nodes'), ('get', 'secrets'),
+                           ('patch', 'events'),
                            ('create', 'pods'), ('create', 'pods/eviction'),
                            ('create', 'pods/exec'), ('update', 'events'),
                            ('list', 'configmaps')):
