@@ -22,7 +22,6 @@ import testtools
 from nova_k8s import budget
 from nova_k8s import follow
 from nova_k8s import inventory
-from nova_k8s import kube
 from nova_k8s.sources import api
 from nova_k8s import story
 from nova_k8s import watch
@@ -466,8 +465,6 @@ class StartTest(FollowTestBase):
         self.assertIn('[kubernetes] pod_name', str(exc))
 
     def test_rights_are_the_least(self):
-        api_client = kube.api_client(self.compute.conf(self.proxy))
-        del api_client
         can = self.plane.kubectl(
             'auth', 'can-i', '--list', '-n', self.compute.namespace,
             kubeconfig=self.compute.kubeconfig())
@@ -477,5 +474,5 @@ class StartTest(FollowTestBase):
                  if line.split() and line.split()[0] in (
                      'pods', 'events', 'nodes', 'secrets', '*.*')}
         self.assertEqual({'pods': '[list watch]',
-                          'events': '[create]',
-                          'nodes': '[list watch]'}, rules)
+                          'events': '[create patch]',
+                          'nodes': '[get list watch]'}, rules)

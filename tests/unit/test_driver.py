@@ -390,7 +390,9 @@ class PushTest(DriverTestBase):
         self.assertEqual(
             [mock.call.disabled(NODE),
              mock.call.write(self.tracker.reportclient, UUID, self.wanted),
-             mock.call.reportclient.invalidate_resource_provider(UUID)],
+             mock.call.reportclient.invalidate_resource_provider(UUID),
+             mock.call.reportclient.get_provider_tree_and_ensure_root(
+                 mock.ANY, UUID, name=NODE)],
             self.tracker.mock_calls)
 
     def test_compute_node_has_the_same(self):
