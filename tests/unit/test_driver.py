@@ -390,7 +390,9 @@ class PushTest(DriverTestBase):
         self.assertEqual(
             [mock.call.disabled(NODE),
              mock.call.write(self.tracker.reportclient, UUID, self.wanted),
-             mock.call.reportclient.invalidate_resource_provider(UUID)],
+             mock.call.reportclient.invalidate_resource_provider(UUID),
+             mock.call.reportclient.get_provider_tree_and_ensure_root(
+                 mock.ANY, UUID, name=NODE)],
             self.tracker.mock_calls)
 
     def test_compute_node_has_the_same(self):
@@ -557,6 +559,8 @@ class NovaTest(base.TestCase):
         inspect.signature(client.put).bind(None, 'url', {}, version='1.26')
         inspect.signature(client.invalidate_resource_provider).bind(
             None, UUID)
+        inspect.signature(client.get_provider_tree_and_ensure_root).bind(
+            None, 'context', UUID, name='node')
 
     def test_claims(self):
         # The constructor asks, with the tracker and the instance in place,
