@@ -288,6 +288,11 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             compute_node.free_ram_mb = (
                 compute_node.memory_mb - compute_node.memory_mb_used)
             compute_node.save()
+        # And now, not at the next claim or audit: of a provider that is not
+        # in Nova's cache, nobody can disable the service in Placement.
+        tracker.reportclient.get_provider_tree_and_ensure_root(
+            nova_context.get_admin_context(), compute_node.uuid,
+            name=nodename)
 
     def _measure(self):
         """Look what others and guests use. Blocks: only for the keeper."""

@@ -559,6 +559,8 @@ class NovaTest(base.TestCase):
         inspect.signature(client.put).bind(None, 'url', {}, version='1.26')
         inspect.signature(client.invalidate_resource_provider).bind(
             None, UUID)
+        inspect.signature(client.get_provider_tree_and_ensure_root).bind(
+            None, 'context', UUID, name='node')
 
     def test_claims(self):
         # The constructor asks, with the tracker and the instance in place,
