@@ -273,11 +273,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         compute_node = tracker.compute_nodes[nodename]
         placement.write(tracker.reportclient, compute_node.uuid, wanted)
         self._reported = wanted
-        # Nova would write back what it knew before. And what it does not know
-        # at all, it takes no traits for.
+        # Nova would write back what it knew before.
         tracker.reportclient.invalidate_resource_provider(compute_node.uuid)
-        tracker.reportclient.get_provider_tree_and_ensure_root(
-            nova_context.get_admin_context(), compute_node.uuid, name=nodename)
         totals = {field: wanted[resource_class]['total']
                   for resource_class, field in COMPUTE_NODE_FIELDS
                   if resource_class in wanted}
