@@ -15,6 +15,7 @@
 
 import itertools
 import os
+import pathlib
 from unittest import mock
 
 import fixtures
@@ -172,8 +173,30 @@ class World:
         self.step()
 
 
-# The right final state. What counts is an administrator's last word, and of
-# each reason whether it is there, and came before that word or after it.
+# What the file calls the records.
+STATES = {'enabled': ENABLED, 'maintenance': MAINTENANCE,
+          'cordoned': BY_CORDON, 'libvirt': BY_LIBVIRT,
+          'cordoned, libvirt': BY_BOTH}
+
+
+def read_rows():
+    """[(order, (state at its end, state after recovery))] of the file."""
+    rows = []
+    path = pathlib.Path(__file__).parent / 'service_orders.txt'
+    for line in path.read_text(encoding='utf-8').splitlines():
+        if line and not line.startswith('#'):
+            order, *states = line.split(' -> ')
+            rows.append((tuple(order.split(', ')),
+                         (STATES[states[0]], STATES[states[-1]])))
+    return rows
+
+
+# The right final state of every order.
+ROWS = dict(read_rows())
+
+# The same by a rule, for the file itself. What counts is an administrator's
+# last word, and of each reason whether it is there, and came before that word
+# or after it.
 NO, BEFORE, AFTER = 'not there', 'before', 'after'
 FINAL = {
     # An administrator's last word, cordoned, libvirt lost
@@ -221,7 +244,7 @@ def came(order, on, off):
 
 
 def expected(order, recovered):
-    """The right final state, from the table."""
+    """The right final state, by the rule."""
     word, said = last_word(order)
     seen = order
     if OUTAGE in order:
@@ -256,16 +279,18 @@ class OrderTest(base.TestCase):
         for recovered in (False, True):
             if recovered:
                 world.recover()
-            right = expected(order, recovered)
+            right = ROWS[order][recovered]
             if (world.record, world.trait) != (right, right.disabled):
                 wrong.append((order, recovered, world.record, right))
         return wrong
 
-    def test_number_of_orders(self):
+    def test_file_holds_all_orders_and_agrees_with_the_rule(self):
         self.assertEqual(584, len(ORDERS))
         self.assertEqual(
-            {ENABLED, MAINTENANCE, BY_CORDON, BY_LIBVIRT, BY_BOTH},
-            {expected(order, True) for order in ORDERS})
+            [(order, (expected(order, False), expected(order, True)))
+             for order in ORDERS], read_rows())
+        self.assertEqual(set(STATES.values()),
+                         {final for _, final in ROWS.values()})
 
     def test_all(self):
         wrong = []
