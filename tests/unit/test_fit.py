@@ -17,6 +17,7 @@ import io
 import json
 import pathlib
 import re
+from unittest import mock
 
 import hypothesis
 from hypothesis import strategies as st
@@ -174,6 +175,32 @@ class CommandTest(base.TestCase):
         status, _, err = self.run_command('flavors', '--flavor', 'm1.small')
         self.assertEqual(1, status)
         self.assertIn('--flavor m1.small', err)
+        self.assertEqual(1, len(err.splitlines()))
+
+    def test_flavors_of_a_cloud(self):
+        cloud = mock.MagicMock()
+        cloud.__enter__.return_value = cloud
+        cloud.compute.flavors.return_value = [
+            mock.Mock(vcpus=1, ram=512, extra_specs=specs)
+            for specs in ({'resources:MEMORY_MB': '571'},
+                          {'resources:MEMORY_MB': '512'}, {}, None)]
+        with mock.patch('openstack.connect', return_value=cloud) as connect:
+            for each in cloud.compute.flavors.return_value:
+                each.name = 'tiny'
+            status, out, _ = self.run_command(
+                'flavors', '--cloud', 'home', '--format', 'json')
+        self.assertEqual(0, status)
+        connect.assert_called_once_with(cloud='home')
+        self.assertEqual(
+            [('tiny', True)] + [('tiny', False)] * 3,
+            [(each['name'], each['is_set']) for each in json.loads(out)])
+
+    def test_flavors_of_no_cloud(self):
+        with mock.patch('openstack.connect',
+                        side_effect=RuntimeError('no\nsuch cloud')):
+            status, out, err = self.run_command('flavors', '--cloud', 'home')
+        self.assertEqual((1, ''), (status, out))
+        self.assertIn('no such cloud; name one with --cloud', err)
         self.assertEqual(1, len(err.splitlines()))
 
     def test_report(self):
