@@ -584,6 +584,10 @@ class NovaTest(base.TestCase):
                 (tracker._update_usage, ('usage', 'node')),
                 (tracker._update_usage_from_instances,
                  ('context', [], 'node')),
+                (tracker._ensure_compute_id_for_instances,
+                 ('context', [], 'node')),
+                (tracker._update_usage_from_migrations,
+                 ('context', [], 'node')),
                 (tracker.build_failed, ('node',))):
             inspect.signature(method).bind(None, *arguments)
         # What admission.follow() builds on: all that is counted passes here.
