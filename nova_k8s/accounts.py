@@ -31,8 +31,17 @@ class Ledger:
         self._measured = {}
 
     def clear(self):
-        """Forget what was counted: Nova is about to count again."""
+        """Forget what was counted: Nova is about to count again.
+
+        :returns: what restore() takes, should Nova not come to its end
+        """
+        before = self._counted, dict(self._held)
         self._counted = {}
+        return before
+
+    def restore(self, before):
+        """Know again what clear() forgot, and nothing since."""
+        self._counted, self._held = before
 
     def add(self, uuid, need):
         self._counted.setdefault(uuid, []).append(need)

@@ -24,6 +24,7 @@ from nova.compute import claims
 from nova import exception
 from nova import objects
 from oslo_log import log as logging
+from oslo_utils import excutils
 
 from nova_k8s import accounts
 
@@ -103,7 +104,7 @@ def follow(tracker, ledger, need_of):
     """
     count = tracker._update_usage
     usage_of = tracker._get_usage_dict
-    recount = tracker._update_usage_from_instances
+    known = None
 
     def get_usage_dict(object_or_dict, instance, **updates):
         usage = usage_of(object_or_dict, instance, **updates)
@@ -117,13 +118,33 @@ def follow(tracker, ledger, need_of):
         change = ledger.add if sign > 0 else ledger.remove
         change(*usage['nova_k8s'])
 
+    def or_as_before(stock):
+        @functools.wraps(stock)
+        def audit(*args):
+            try:
+                return stock(*args)
+            except Exception:
+                # Nova will count again at its next audit. Until then, what
+                # it did not come to would be room for others.
+                with excutils.save_and_reraise_exception():
+                    ledger.restore(known)
+        return audit
+
+    recount = or_as_before(tracker._update_usage_from_instances)
+
     def update_usage_from_instances(context, instances, nodename):
-        ledger.clear()
+        nonlocal known
+        known = ledger.clear()
         return recount(context, instances, nodename)
 
     tracker._get_usage_dict = get_usage_dict
     tracker._update_usage = update_usage
     tracker._update_usage_from_instances = update_usage_from_instances
+    # What an audit does next, until all is counted.
+    tracker._ensure_compute_id_for_instances = or_as_before(
+        tracker._ensure_compute_id_for_instances)
+    tracker._update_usage_from_migrations = or_as_before(
+        tracker._update_usage_from_migrations)
 
 
 def count_no_refusals(tracker):

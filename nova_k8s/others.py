@@ -67,6 +67,16 @@ class Others:
         self._problem = str(problem)
 
 
+def _limits_of_another(options):
+    """The option that may name another pod or container, or None."""
+    if options.limits_from == 'api' and options.pod_selector:
+        return 'pod_selector'
+    if options.limits_from != 'downward_api' and (
+            options.container not in (None, '', '*')):
+        return 'container'
+    return None
+
+
 def from_conf(conf, look=True):
     """Return the Others that nova.conf asks for. Does I/O.
 
@@ -76,5 +86,13 @@ def from_conf(conf, look=True):
     mb, option = inventory.reserved_memory(conf)
     if mb is not None or not look:
         return Others(measure.FLOOR if mb is None else mb, option)
+    whose = _limits_of_another(conf.kubernetes)
+    if whose and not conf.kubernetes.pod_cgroup:
+        LOG.warning(
+            'What is kept for others is measured in the cgroup that '
+            'nova-compute runs in, and the limits may be those of another '
+            '([kubernetes] %s): set [kubernetes] pod_cgroup to the cgroup '
+            'that they bound, or [kubernetes] reserved_memory_mb to what its '
+            'other processes need.', whose)
     return Others(None, option,
                   conf.kubernetes.pod_cgroup or measure.cgroup())

@@ -116,7 +116,16 @@ class Tracker:
         pass
 
     def _update_usage_from_instances(self, context, instances, nodename):
+        for instance in instances:
+            self._update_usage(
+                self._get_usage_dict(instance, instance), nodename)
         return instances
+
+    def _ensure_compute_id_for_instances(self, context, instances, node):
+        pass
+
+    def _update_usage_from_migrations(self, context, migrations, nodename):
+        pass
 
 
 class FollowTest(base.TestCase):
@@ -143,6 +152,39 @@ class FollowTest(base.TestCase):
         tracker._update_usage(
             tracker._get_usage_dict(flavor, instance), 'node', sign=-1)
         self.assertEqual(1, len(ledger.needs(0)))
-        self.assertEqual([1], tracker._update_usage_from_instances(
-            None, [1], 'node'))
+        self.assertEqual([], tracker._update_usage_from_instances(
+            None, [], 'node'))
         self.assertEqual([], ledger.needs(0))
+
+    def test_audit_that_fails(self):
+        first, second = mock.Mock(uuid='a'), mock.Mock(uuid='b')
+        coming = overhead.Need(1024, 70, 1024)
+        for name in ('_update_usage_from_instances',
+                     '_ensure_compute_id_for_instances',
+                     '_update_usage_from_migrations'):
+            ledger, tracker = accounts.Ledger(), Tracker()
+            stock, broken = getattr(tracker, name), []
+
+            def fail(*args, stock=stock, broken=broken):
+                stock(*args)
+                if broken:
+                    raise OSError
+
+            setattr(tracker, name, fail)
+            admission.follow(tracker, ledger, lambda *_: SMALL)
+
+            def audit(instances, tracker=tracker):
+                for step in ('_update_usage_from_instances',
+                             '_ensure_compute_id_for_instances',
+                             '_update_usage_from_migrations'):
+                    getattr(tracker, step)(None, instances, 'node')
+
+            audit([first])
+            ledger.hold('b', coming, 9)
+            broken.append(True)
+            self.assertRaises(OSError, audit, [second])
+            self.assertEqual([SMALL, coming], ledger.needs(0), name)
+            broken.clear()
+            audit([first, second])
+            self.assertEqual([SMALL, SMALL], ledger.needs(0), name)
+            self.assertFalse(ledger.holds('b'))

@@ -39,6 +39,7 @@ from nova_k8s import errors
 from nova_k8s import follow
 from nova_k8s import inventory
 from nova_k8s import node as kube_node
+from nova_k8s import overhead
 from nova_k8s import service
 from nova_k8s import story
 from tests.unit import base
@@ -418,6 +419,56 @@ class PushTest(DriverTestBase):
         self.node.save.assert_not_called()
 
 
+class LiveMigrationTest(DriverTestBase):
+    """Room that is held for a guest on its way here."""
+
+    def setUp(self):
+        super().setUp()
+        self.follow(some())
+        self.driver._others = mock.Mock(mb=0)
+        self.driver._needs = mock.Mock(
+            return_value=overhead.Need(512, 60, 512))
+        self.driver._keeper = mock.Mock()
+        self.instance = mock.Mock(uuid=UUID)
+
+    def check(self, **stock):
+        self.patch_stock(check_can_live_migrate_destination=mock.Mock(**stock))
+        return self.driver.check_can_live_migrate_destination(
+            'context', self.instance, 'source', 'destination')
+
+    @property
+    def held(self):
+        return self.driver._ledger.holds(UUID)
+
+    def test_held(self):
+        self.assertEqual('data', self.check(return_value='data'))
+        self.assertTrue(self.held)
+        self.driver._keeper.wake.assert_called_once_with()
+
+    def test_released_when_nova_refuses(self):
+        self.assertRaises(
+            exception.MigrationPreCheckError, self.check,
+            side_effect=exception.MigrationPreCheckError(reason='CPU'))
+        self.assertFalse(self.held)
+        self.assertEqual(2, self.driver._keeper.wake.call_count)
+
+    def roll_back(self, **stock):
+        self.check()
+        self.assertTrue(self.held)
+        self.patch_stock(
+            rollback_live_migration_at_destination=mock.Mock(**stock))
+        self.driver.rollback_live_migration_at_destination(
+            'context', self.instance, [], {})
+
+    def test_released_when_it_is_rolled_back(self):
+        self.roll_back()
+        self.assertFalse(self.held)
+
+    def test_released_when_that_fails_too(self):
+        self.assertRaises(OSError, self.roll_back, side_effect=OSError())
+        self.assertFalse(self.held)
+
+
 class ServiceTest(DriverTestBase):
     """Libvirt's connection comes and goes."""
 
@@ -540,6 +591,10 @@ class NovaTest(base.TestCase):
                 (tracker._get_usage_dict, ('instance', 'instance')),
                 (tracker._update_usage, ('usage', 'node')),
                 (tracker._update_usage_from_instances,
+                 ('context', [], 'node')),
+                (tracker._ensure_compute_id_for_instances,
+                 ('context', [], 'node')),
+                (tracker._update_usage_from_migrations,
                  ('context', [], 'node')),
                 (tracker.build_failed, ('node',))):
             inspect.signature(method).bind(None, *arguments)

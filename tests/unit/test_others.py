@@ -74,6 +74,32 @@ class OthersTest(base.TestCase):
         self.assertEqual(256, found.mb)
         self.assertEqual(1, self.log.output.count('pod_cgroup'))
 
+    def test_auto_and_limits_of_another(self):
+        self.measured(600 * 1024)
+        for options, warned in (
+                ({}, None), ({'container': '*'}, None),
+                ({'container': 'libvirt'}, 'container'),
+                ({'container': 'libvirt',
+                  'limits_from': 'downward_api'}, None),
+                ({'pod_selector': 'a=b'}, 'pod_selector'),
+                ({'pod_selector': 'a=b', 'limits_from': 'manifest'}, None),
+                ({'pod_selector': 'a=b', 'pod_cgroup': '/some'}, None),
+                ({'pod_selector': 'a=b', 'reserved_memory_mb': '9'}, None)):
+            with self.subTest(options), fixtures.FakeLogger(
+                    'nova_k8s.others') as log:
+                self.flags(group='kubernetes', **{
+                    'container': None, 'limits_from': 'api',
+                    'pod_selector': None, 'pod_cgroup': None,
+                    'reserved_memory_mb': 'auto', **options})
+                others.from_conf(CONF).measure()
+                found = [line for line in log.output.splitlines()
+                         if 'may be those of another' in line]
+                self.assertEqual(1 if warned else 0, len(found))
+                if warned:
+                    for name in (f'] {warned})', 'pod_cgroup',
+                                 'reserved_memory_mb'):
+                        self.assertIn(name, found[0])
+
     def test_auto_elsewhere(self):
         self.assertEqual(256, others.from_conf(CONF, look=False).mb)
 
