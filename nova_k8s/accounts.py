@@ -78,18 +78,25 @@ class Ledger:
     def measure(self, measured):
         """Take what guests were seen to cost, in MiB by UUID.
 
-        What a guest was seen to cost once, it may cost again.
+        What a guest was seen to cost once, it may cost again, while it needs
+        the same.
 
         :returns: the UUIDs that cost more than it was thought
         """
-        known = {uuid: mb for uuid, mb in self._measured.items()
-                 if uuid in self._counted}
-        more = [uuid for uuid, mb in measured.items()
-                if uuid in self._counted and mb > max(
-                    known.get(uuid, 0),
-                    max(each.overhead_mb for each in self._counted[uuid]))]
+        known = {uuid: (need, mb)
+                 for uuid, (need, mb) in self._measured.items()
+                 if need in self._counted.get(uuid, ())}
+        more = []
         for uuid, mb in measured.items():
-            known[uuid] = max(mb, known.get(uuid, 0))
+            needs = set(self._counted.get(uuid, ()))
+            if len(needs) != 1:
+                # Gone, or resized here: it is not told which size it has.
+                continue
+            need, = needs
+            before = known.get(uuid, (need, 0))[1]
+            if mb > max(before, need.overhead_mb):
+                more.append(uuid)
+            known[uuid] = need, max(mb, before)
         self._measured = known
         return more
 
@@ -116,8 +123,8 @@ class Ledger:
                         if uuid != without]
 
     def _larger(self, uuid, need):
-        measured = self._measured.get(uuid, 0)
-        if measured <= need.overhead_mb:
+        seen, measured = self._measured.get(uuid, (None, 0))
+        if seen != need or measured <= need.overhead_mb:
             return need
         return dataclasses.replace(need, overhead_mb=measured)
 

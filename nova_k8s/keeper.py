@@ -46,7 +46,7 @@ class Keeper:
         self._measure = measure
         self._stop = threading.Event()
         self._woken = threading.Event()
-        self._failed = None
+        self._failed = {}
         # A plain thread serves both of Nova's concurrency backends.
         self._thread = threading.Thread(target=self._work, daemon=True,
                                         name='nova-k8s-keeper')
@@ -77,21 +77,24 @@ class Keeper:
             if self._stop.is_set():
                 return
             if woken or behind:
-                behind = not self._done(self._publish)
+                behind = not self._done(
+                    self._publish, 'Could not tell Placement what is reserved '
+                    'for guests, trying again: %s')
             if time.monotonic() >= due:
-                self._done(self._measure)
+                self._done(
+                    self._measure, 'Could not measure what guests and others '
+                    'use, trying again later: %s')
                 due = time.monotonic() + MEASURE_EVERY
 
-    def _done(self, function):
+    def _done(self, function, problem):
         try:
             function()
         except Exception as exc:
             # A conflict is what a busy Placement answers, and what cannot be
             # reached now may be in a second.
-            if repr(exc) != self._failed:
-                LOG.warning('Could not tell Placement what is reserved for '
-                            'guests, trying again: %s', exc)
-            self._failed = repr(exc)
+            if repr(exc) != self._failed.get(problem):
+                LOG.warning(problem, exc)
+            self._failed[problem] = repr(exc)
             return False
-        self._failed = None
+        self._failed.pop(problem, None)
         return True

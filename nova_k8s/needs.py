@@ -57,7 +57,10 @@ def hold_time(interval):
     :param interval: [DEFAULT] update_resources_interval, in seconds
     :returns: seconds
     """
-    # 0 says as often as other periodic tasks, which is 60; below, never.
+    if interval < 0:
+        # There are no audits: until it is counted or released.
+        return math.inf
+    # 0 says as often as other periodic tasks, which is 60.
     return 2 * max(interval, 60)
 
 

@@ -107,6 +107,18 @@ class LedgerTest(base.TestCase):
         self.ledger.add(A, SMALL)
         self.assertEqual([60], [n.overhead_mb for n in self.needs()])
 
+    def test_measurement_is_forgotten_with_the_size(self):
+        self.ledger.add(A, LARGE)
+        self.assertEqual([A], self.ledger.measure({A: 200}))
+        self.ledger.add(A, SMALL)
+        # Either may be it: what was seen stays, and nothing is learnt.
+        self.assertEqual([], self.ledger.measure({A: 300}))
+        self.assertEqual([200, 60], [n.overhead_mb for n in self.needs()])
+        self.ledger.remove(A, LARGE)
+        self.assertEqual([60], [n.overhead_mb for n in self.needs()])
+        self.assertEqual([A], self.ledger.measure({A: 61}))
+        self.assertEqual([61], [n.overhead_mb for n in self.needs()])
+
     def test_memory(self):
         self.assertIsNone(self.ledger.memory_mb(A))
         self.ledger.add(A, SMALL)

@@ -66,6 +66,23 @@ class KeeperTest(base.TestCase):
         self.keeper.wake()
         self.wait(lambda: self.published)
         self.assertEqual(1, self.log.output.count('conflict'))
+        self.assertIn('Could not tell Placement', self.log.output)
+
+    def test_failed_measurement_is_told_as_one(self):
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_k8s.keeper.MEASURE_EVERY', 0.01))
+        failed = []
+
+        def measure():
+            failed.append(1)
+            raise OSError('no cgroup')
+
+        self.keeper._measure = measure
+        self.keeper.start()
+        self.wait(lambda: len(failed) > 2)
+        self.assertEqual(1, self.log.output.count('no cgroup'))
+        self.assertIn('Could not measure', self.log.output)
+        self.assertNotIn('Placement', self.log.output)
 
     def test_measures(self):
         self.useFixture(fixtures.MonkeyPatch(

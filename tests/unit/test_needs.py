@@ -12,6 +12,7 @@
 
 """What Nova's objects need."""
 
+import math
 from unittest import mock
 
 import fixtures
@@ -102,7 +103,7 @@ class NeedsTest(base.TestCase):
             self.assertEqual(expected, needs.settings(conf).translated_mb)
 
     def test_hold_time(self):
-        for interval, expected in ((-1, 120), (0, 120), (60, 120),
+        for interval, expected in ((-1, math.inf), (0, 120), (60, 120),
                                    (600, 1200)):
             self.assertEqual(expected, needs.hold_time(interval))
 
