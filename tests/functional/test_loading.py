@@ -192,7 +192,8 @@ class Base(unittest.TestCase):
                  'getattr(build_meta, sys.argv[1])(sys.argv[2])')
         run(sys.executable, '-c', build, 'build_sdist', cls.directory,
             cwd=tree)
-        sdist = glob.glob(os.path.join(cls.directory, 'nova_k8s-*.tar.gz'))[0]
+        # Before setuptools 69.3, the name in it has a hyphen.
+        sdist = glob.glob(os.path.join(cls.directory, 'nova?k8s-*.tar.gz'))[0]
         source = extract(sdist, cls.directory)
         run(sys.executable, '-c', build, 'build_wheel', cls.directory,
             cwd=source)
