@@ -61,10 +61,7 @@ def send_rows(name, descriptor):
     module = importlib.import_module(f'benchmarks.{name}')
     rows = None
     if hasattr(module, 'rows'):
-        rows = []
-        for row in module.rows():
-            print(' '.join(map(str, row)), flush=True)
-            rows.append(row)
+        rows = list(module.rows())
     with open(descriptor, 'w', encoding='utf-8') as answer:
         json.dump(rows, answer)
 

@@ -13,6 +13,7 @@
 """A compute node with many guests: real Nova, real Kubernetes API server."""
 
 import os
+import sys
 
 import fixtures
 import nova.conf
@@ -123,6 +124,7 @@ class Compute(base.ServersTestBase):
 
     def row(self, name, value, unit=''):
         self.rows.append((name, value, unit))
+        print(name, value, unit, file=sys.stderr, flush=True)
 
     def audit(self):
         self.manager.update_available_resource(
