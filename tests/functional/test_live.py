@@ -186,6 +186,11 @@ class LiveTest(base.ServersTestBase):
         self.assert_full()
         self.create_pod()
         self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        # The compute service was disabled meanwhile, for want of a budget.
+        self.wait_for(False, lambda: 'COMPUTE_STATUS_DISABLED' in
+                      self.placement.get(
+                          '/resource_providers/%s/traits' %
+                          self.compute_rp_uuids['compute1']).body['traits'])
         self.boot()
         self.assertEqual(
             'ACTIVE', self.api.get_server(server['id'])['status'])
