@@ -190,7 +190,8 @@ class LiveTest(base.ServersTestBase):
         self.wait_for(False, lambda: 'COMPUTE_STATUS_DISABLED' in
                       self.placement.get(
                           '/resource_providers/%s/traits' %
-                          self.compute_rp_uuids['compute1']).body['traits'])
+                          self.compute_rp_uuids['compute1'],
+                          version='1.6').body['traits'])
         self.boot()
         self.assertEqual(
             'ACTIVE', self.api.get_server(server['id'])['status'])
