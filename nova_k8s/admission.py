@@ -56,8 +56,8 @@ def refusal(limit_mb, others_mb, needs, need):
         f'{need.overhead_mb} MiB that QEMU costs beyond')
 
 
-def guard_claims():
-    """Have every claim ask the driver of its resource tracker.
+def guard_claims(tracker, admit):
+    """Have every claim of a resource tracker ask admit() as well.
 
     Nova constructs a claims.Claim, or the MoveClaim that inherits from it,
     for every boot, unshelve, resize, cold migration and evacuation, and for
@@ -65,27 +65,27 @@ def guard_claims():
     tracker's lock. The constructor calls _claim_test(), which raises
     ComputeResourcesUnavailable: then nothing has been counted, and Nova tries
     another host where there is one. Nova has no narrower place that sees them
-    all, and no extension point.
+    all, and no extension point. Claims of other trackers are left alone.
 
-    Does nothing when it was done before. A driver without admit() is Nova's
-    own and is not asked.
+    :param admit: called with the claim; returns why it cannot be met, or None
     """
+    tracker.nova_k8s_admit = admit
     stock = claims.Claim._claim_test
-    if getattr(stock, 'asks_the_driver', False):
+    if getattr(stock, 'asks_the_tracker', False):
         return
 
     @functools.wraps(stock)
     def claim_test(self, compute_node, limits=None):
         _refused.here = False
         stock(self, compute_node, limits)
-        admit = getattr(self.tracker.driver, 'admit', None)
+        admit = getattr(self.tracker, 'nova_k8s_admit', None)
         reason = admit and admit(self)
         if reason:
             _refused.here = True
             LOG.info('Failed to claim: %s', reason, instance=self.instance)
             raise exception.ComputeResourcesUnavailable(reason=reason)
 
-    claim_test.asks_the_driver = True
+    claim_test.asks_the_tracker = True
     claims.Claim._claim_test = claim_test
 
 

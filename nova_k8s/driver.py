@@ -140,9 +140,9 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         """Have guests counted and claims asked for, as Nova does both."""
         self._needs = needs.Needs(needs.settings(CONF))
         self._keeper = keeper.Keeper(self._publish, self._measure)
-        admission.guard_claims()
         tracker = self._tracker()
         if tracker:
+            admission.guard_claims(tracker, self._admit)
             admission.follow(tracker, self._ledger, self._needs)
             admission.count_no_refusals(tracker)
 
@@ -310,10 +310,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             self._memory_limit(), self._others.mb,
             self._ledger.needs(time.monotonic(), without), need)
 
-    def admit(self, claim):
+    def _admit(self, claim):
         """Return why a claim cannot be met, or None; see admission."""
-        if not self._follower:
-            return None
         return self._refusal(*self._needs.of_claim(claim))
 
     def check_can_live_migrate_destination(self, context, instance,

@@ -12,6 +12,7 @@
 
 """The gate on Nova's claims."""
 
+import types
 from unittest import mock
 
 import fixtures
@@ -54,11 +55,10 @@ class GuardTest(base.TestCase):
         self.useFixture(fixtures.MockPatchObject(
             claims.Claim, '_claim_test',
             lambda claim, node, limits=None: self.stock(node, limits)))
-        admission.guard_claims()
-        self.tracker = mock.Mock(build_failed=mock.Mock())
+        self.tracker = types.SimpleNamespace(build_failed=mock.Mock())
         self.failed = self.tracker.build_failed
-        self.admit = self.tracker.driver.admit
-        self.admit.return_value = None
+        self.admit = mock.Mock(return_value=None)
+        admission.guard_claims(self.tracker, self.admit)
         admission.count_no_refusals(self.tracker)
 
     def claim(self):
@@ -80,13 +80,15 @@ class GuardTest(base.TestCase):
         self.assertIn('too large', str(exc))
 
     def test_twice_is_once(self):
-        admission.guard_claims()
+        admission.guard_claims(self.tracker, self.admit)
         self.claim()
         self.assertEqual(1, self.admit.call_count)
 
-    def test_nova_own_driver(self):
-        self.tracker.driver = object()
+    def test_other_trackers_are_left_alone(self):
+        self.tracker = types.SimpleNamespace()
+        self.admit.return_value = 'too large'
         self.claim()
+        self.admit.assert_not_called()
 
     def test_refusal_is_no_failed_build(self):
         self.admit.return_value = 'too large'

@@ -28,6 +28,7 @@ import nova.conf
 from nova import exception
 from nova import objects
 from nova.scheduler.client import report
+from nova.virt import driver as virt_driver
 from nova.virt import fake
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_config import fixture as config_fixture
@@ -574,6 +575,12 @@ class NovaTest(base.TestCase):
         inspect.signature(
             manager.ComputeVirtAPI.update_compute_provider_status).bind(
                 None, 'context', 'uuid', enabled=True)
+
+    def test_public_names_are_those_of_nova(self):
+        self.assertEqual([], [
+            name for name in vars(driver.K8sLibvirtDriver)
+            if not name.startswith('_') and
+            not hasattr(virt_driver.ComputeDriver, name)])
 
     def test_way_to_the_resource_tracker(self):
         compute = mock.Mock()
