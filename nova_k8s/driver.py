@@ -226,7 +226,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._warn()
         if not self._reported or not self._keeper:
             self._reported = self._wanted()
-        else:
+        elif self._reported != self._wanted():
             # Nova's claims write nothing new, see keeper.
             self._keeper.wake()
         bounded = {
@@ -260,7 +260,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         tracker = self._tracker()
         for nodename in self.get_available_nodes():
             # Disabled: before the first periodic update, which will report.
-            if not tracker.disabled(nodename):
+            if tracker and not tracker.disabled(nodename):
                 self._write_inventory(tracker, nodename)
 
     # The lock of Nova's claims and audits: between them, the accounts are
@@ -296,7 +296,6 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._others.measure()
         if self._needs.measured:
             self._needs.measure(self._ledger, _locked)
-        self._keeper.wake()
 
     def _memory_limit(self):
         """What guests and others may use together, in MiB; None without."""

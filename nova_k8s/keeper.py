@@ -17,10 +17,11 @@ Nova's claims never write an inventory that changed, as that can make them fail
 them, and can try again.
 """
 
-import threading
 import time
 
 from oslo_log import log as logging
+
+from nova_k8s import worker
 
 LOG = logging.getLogger(__name__)
 
@@ -38,53 +39,37 @@ class Keeper:
     """Calls publish() after each wake(), and measure() now and then.
 
     :param publish: may raise, and is then called again a little later
-    :param measure: may do I/O; called every MEASURE_EVERY seconds
+    :param measure: may do I/O; called every MEASURE_EVERY seconds, and
+        publish() after it
     """
 
     def __init__(self, publish, measure):
         self._publish = publish
         self._measure = measure
-        self._stop = threading.Event()
-        self._woken = threading.Event()
+        self._due = 0
         self._failed = {}
-        # A plain thread serves both of Nova's concurrency backends.
-        self._thread = threading.Thread(target=self._work, daemon=True,
-                                        name='nova-k8s-keeper')
+        self._worker = worker.Worker(
+            'nova-k8s-keeper', self._step, settle=SETTLE)
+        self.stop = self._worker.stop
+        # Never blocks.
+        self.wake = self._worker.wake
 
     def start(self):
-        self._thread.start()
+        self._due = time.monotonic() + MEASURE_EVERY
+        self._worker.wake()
+        self._worker.start()
 
-    def stop(self):
-        self._stop.set()
-        self._woken.set()
-        if self._thread.ident:
-            self._thread.join()
-
-    def wake(self):
-        """Have publish() called soon. Never blocks."""
-        self._woken.set()
-
-    def _work(self):
-        due = time.monotonic() + MEASURE_EVERY
-        behind = False
-        while True:
-            self._woken.wait(RETRY if behind
-                             else max(0, due - time.monotonic()))
-            woken = self._woken.is_set()
-            if woken:
-                self._stop.wait(SETTLE)
-                self._woken.clear()
-            if self._stop.is_set():
-                return
-            if woken or behind:
-                behind = not self._done(
-                    self._publish, 'Could not tell Placement what is reserved '
-                    'for guests, trying again: %s')
-            if time.monotonic() >= due:
-                self._done(
-                    self._measure, 'Could not measure what guests and others '
-                    'use, trying again later: %s')
-                due = time.monotonic() + MEASURE_EVERY
+    def _step(self):
+        if time.monotonic() >= self._due:
+            self._done(
+                self._measure, 'Could not measure what guests and others '
+                'use, trying again later: %s')
+            self._due = time.monotonic() + MEASURE_EVERY
+        if not self._done(
+                self._publish, 'Could not tell Placement what is reserved '
+                'for guests, trying again: %s'):
+            return RETRY
+        return max(0, self._due - time.monotonic())
 
     def _done(self, function, problem):
         try:
