@@ -290,7 +290,7 @@ class ComputeService:
 
 
 def from_conf(conf, host, virtapi, budget, source, tell):
-    """Return the Keeper of this host, or None where no node is followed.
+    """Return the Switch of this host, or None where no node is followed.
 
     Then all is as in Nova's own driver, which enables what was disabled here
     as soon as libvirt is connected.
@@ -299,11 +299,11 @@ def from_conf(conf, host, virtapi, budget, source, tell):
     if not source:
         file.forget()
         return None
-    return Keeper(ComputeService(host, virtapi), file, budget, source,
+    return Switch(ComputeService(host, virtapi), file, budget, source,
                   conf.kubernetes.not_ready_grace, tell)
 
 
-class Keeper:
+class Switch:
     """Keeps the compute service disabled while there is a reason.
 
     :param service: a ComputeService

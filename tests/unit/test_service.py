@@ -68,7 +68,7 @@ class World:
         self.failures = 0
         self.start()
 
-    # What the Keeper uses
+    # What the Switch uses
 
     host = 'host-1'
     name = NODE
@@ -118,21 +118,21 @@ class World:
     def start(self):
         # Nova's resource tracker does that when it starts.
         self.trait = self.record.disabled
-        self.keeper = service.Keeper(
+        self.switch = service.Switch(
             self, self, lambda: self.budget, self, GRACE,
             lambda line, node: self.told.append(line), lambda: self.now)
         if self.connected:
-            self.keeper.libvirt(True)
+            self.switch.libvirt(True)
 
     def step(self):
         """Let nova-compute do what it wants to; return when it is done."""
         for _ in range(50):
             try:
                 before = self.failures
-                wait = self.keeper.step()
+                wait = self.switch.step()
             except Crash:
                 self.start()
-                self.keeper.libvirt(self.connected)
+                self.switch.libvirt(self.connected)
                 continue
             if self.failures == before:
                 return wait
@@ -156,11 +156,11 @@ class World:
 
     def _libvirt_loss(self):
         self.connected = False
-        self.keeper.libvirt(False)
+        self.switch.libvirt(False)
 
     def _libvirt_return(self):
         self.connected = True
-        self.keeper.libvirt(True)
+        self.switch.libvirt(True)
 
     def _restart(self):
         self.start()
@@ -366,7 +366,7 @@ class DownTest(base.TestCase):
             getattr(world, f'_{last}')()
             world.crash_at = crash_at
             try:
-                world.keeper.step()
+                world.switch.step()
             except Crash:
                 yield world
             else:
@@ -474,8 +474,8 @@ class StartTest(base.TestCase):
         with mock.patch.object(
                 world, 'read',
                 side_effect=exception.ComputeHostNotFound(host='host-1')):
-            self.assertEqual(1, world.keeper.step())
-            self.assertEqual(2, world.keeper.step())
+            self.assertEqual(1, world.switch.step())
+            self.assertEqual(2, world.switch.step())
         self.assertNotIn('brought up to date', log.output)
         world.happen(CORDON)
         self.assertEqual(BY_CORDON, world.record)
@@ -600,18 +600,18 @@ class NodeTest(base.TestCase):
         self.world.failures = 100
         self.assertEqual(
             [1, 2, 4, 8, 16, 30, 30],
-            [self.world.keeper.step() for _ in range(7)])
+            [self.world.switch.step() for _ in range(7)])
         self.assertEqual(1, self.log.output.count('no conductor'))
         self.world.failures = 0
-        self.assertIsNone(self.world.keeper.step())
+        self.assertIsNone(self.world.switch.step())
         self.assertEqual(BY_CORDON, self.world.record)
 
     def test_neither_nova_nor_the_api_server_answer(self):
         self.world._cordon()
         self.world.failures = 100
-        self.world.keeper.step()
+        self.world.switch.step()
         self.world.up = False
-        self.world.keeper.step()
+        self.world.switch.step()
         self.world.failures = 0
         self.world.step()
         self.assertEqual(BY_CORDON, self.world.record)
@@ -633,11 +633,11 @@ class NodeTest(base.TestCase):
         with mock.patch.object(self.world, 'report',
                                side_effect=RuntimeError('no placement')):
             self.world._cordon()
-            self.assertEqual(1, self.world.keeper.step())
-            self.assertEqual(2, self.world.keeper.step())
+            self.assertEqual(1, self.world.switch.step())
+            self.assertEqual(2, self.world.switch.step())
         self.assertEqual((BY_CORDON, False),
                          (self.world.record, self.world.trait))
-        self.assertIsNone(self.world.keeper.step())
+        self.assertIsNone(self.world.switch.step())
         self.assertTrue(self.world.trait)
         self.assertEqual(1, len(self.world.told))
 
@@ -651,8 +651,8 @@ class NodeTest(base.TestCase):
         self.world._cordon()
         for _ in range(2):
             with mock.patch.object(self.world, 'write', lost):
-                self.world.keeper.step()
-        self.world.keeper.step()
+                self.world.switch.step()
+        self.world.switch.step()
         self.assertEqual((BY_CORDON, True),
                          (self.world.record, self.world.trait))
         self.assertEqual(['ComputeServiceDisabled'],
@@ -668,7 +668,7 @@ class NodeTest(base.TestCase):
 
         self.world._cordon()
         with mock.patch.object(self.world, 'write', then_disabled):
-            self.world.keeper.step()
+            self.world.switch.step()
         self.assertEqual(MAINTENANCE, self.world.record)
         self.world.happen(UNCORDON)
         self.assertEqual(MAINTENANCE, self.world.record)
