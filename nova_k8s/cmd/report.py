@@ -156,6 +156,11 @@ def show(result, budget, out):
             str(record['reserved']), str(record['allocation_ratio']),
             str(inventory.capacity(record)))
     out.print(grid)
+    if inventory.reserved_memory(CONF)[0] is None:
+        out.print('The memory reserved for other processes is the least: it '
+                  'is measured where nova-compute runs, as [kubernetes] '
+                  'reserved_memory_mb = auto.', highlight=False, markup=False,
+                  soft_wrap=True)
     if 'flavors' in result:
         out.print(fit.table(result['flavors']))
     for line in result['warnings']:

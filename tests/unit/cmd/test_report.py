@@ -135,6 +135,10 @@ class FormatTest(ReportTestBase):
                        '16128'], rows)
         self.assertIn('Machine: given', out)
         self.assertNotIn('Warning', out)
+        self.assertIn('reserved_memory_mb = auto', out)
+        out = self.succeed('--manifest', path, *MACHINE, '--config-file',
+                           self.nova_conf(reserved_memory_mb='300'))
+        self.assertNotIn('auto', out)
 
     def test_warnings(self):
         path = self.manifest({
