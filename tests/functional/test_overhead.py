@@ -143,8 +143,10 @@ class FullTest(OverheadTestBase):
         reserved = min(600, self.reserved(512, 512))
         self.wait_for_inventory(MEMORY_MB=(600, reserved))
         self.assert_full(memory_mb=128)
-        self.set_limits(cpu='8', memory=self.room_for(3))
-        self.assert_reserved(self.reserved(512, 512))
+        limit = self.room_for(3)
+        self.set_limits(cpu='8', memory=limit)
+        self.wait_for_inventory(
+            MEMORY_MB=(int(limit[:-2]), self.reserved(512, 512)))
         self.boot(memory_mb=512)
 
 
@@ -260,6 +262,7 @@ class MoveTest(libvirt_base.LibvirtMigrationMixin, OverheadTestBase):
     def setUp(self):
         super().setUp()
         self.ending = None
+        self.restarts = False
         # There are no disks in these tests.
         self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.driver.LibvirtDriver.'
@@ -286,17 +289,24 @@ class MoveTest(libvirt_base.LibvirtMigrationMixin, OverheadTestBase):
             self.assert_reserved(self.reserved(*memories), host)
             self.assertEqual({}, self.computes[host].driver._ledger._held)
 
+    def assert_both_after_restart(self, first, second):
+        """The same, with nova-compute restarted in the middle of a move."""
+        self.assert_both(first, second)
+        for host in self.hosts:
+            self.restart_compute_service(host)
+        self.assert_both(first, second)
+
     def test_resize(self):
         server = self.boot_on('compute1')
         self._resize_server(server, self.large)
         # Room for a way back is kept.
-        self.assert_both([512], [1024])
+        self.assert_both_after_restart([512], [1024])
         self._confirm_resize(server)
-        self.assert_both([], [1024])
+        self.assert_both_after_restart([], [1024])
         self._resize_server(server, self.small)
-        self.assert_both([512], [1024])
+        self.assert_both_after_restart([512], [1024])
         self._revert_resize(server)
-        self.assert_both([], [1024])
+        self.assert_both_after_restart([], [1024])
 
     def test_resize_on_the_same_node(self):
         self.flags(allow_resize_to_same_host=True)
@@ -305,10 +315,11 @@ class MoveTest(libvirt_base.LibvirtMigrationMixin, OverheadTestBase):
                 host='compute2', binary='nova-compute')[0]['id'], True)
         server = self.boot_on('compute1')
         self._resize_server(server, self.large)
-        self.assert_reserved(self.reserved(512, 1024))
+        self.assert_kept(self.reserved(512, 1024))
         self._confirm_resize(server)
         self.assert_kept(self.reserved(1024))
         self._resize_server(server, self.small)
+        self.assert_kept(self.reserved(512, 1024))
         self._revert_resize(server)
         self.assert_kept(self.reserved(1024))
 
@@ -343,6 +354,11 @@ class MoveTest(libvirt_base.LibvirtMigrationMixin, OverheadTestBase):
     def _migrate_stub(self, domain, destination, params, flags):
         # What is on its way is counted before it is here.
         self.on_its_way = self._reserved_on_its_way()
+        if self.restarts:
+            # It held room, and knows nothing of that any more.
+            self.restart_compute_service('compute2')
+            self.dest = self.computes['compute2']
+            self.on_its_way_after_restart = self._reserved_on_its_way()
         if self.ending is None:
             super()._migrate_stub(domain, destination, params, flags)
         else:
@@ -363,6 +379,14 @@ class MoveTest(libvirt_base.LibvirtMigrationMixin, OverheadTestBase):
         self.server = self.boot_on('compute1')
         self._live_migrate(self.server)
         self.assertEqual(self.reserved(512), self.on_its_way)
+        self.assert_both([], [512])
+
+    def test_live_migrate_to_a_node_that_restarts(self):
+        self.restarts = True
+        self.server = self.boot_on('compute1')
+        self._live_migrate(self.server)
+        self.assertEqual(self.reserved(512), self.on_its_way)
+        self.assertEqual(self.reserved(512), self.on_its_way_after_restart)
         self.assert_both([], [512])
 
     def test_live_migration_that_does_not_fit(self):

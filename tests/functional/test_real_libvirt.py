@@ -26,6 +26,7 @@ import testtools
 import yaml
 
 from nova_k8s import conf
+from nova_k8s import measure
 from tests.functional import real_libvirt
 
 conf.register_opts(nova.conf.CONF)
@@ -33,7 +34,9 @@ conf.register_opts(nova.conf.CONF)
 TOP = pathlib.Path(__file__).parents[2]
 
 
-class GuestTest(real_libvirt.RealLibvirtTestCase):
+class GuestTestBase(real_libvirt.RealLibvirtTestCase):
+
+    memory = None
 
     def setUp(self):
         manifest = self.useFixture(fixtures.TempDir()).join('pod.yaml')
@@ -43,12 +46,18 @@ class GuestTest(real_libvirt.RealLibvirtTestCase):
                 'metadata': {'name': 'compute'},
                 'spec': {'nodeName': 'node-1', 'containers': [
                     {'name': 'libvirt', 'resources': {
-                        'limits': {'cpu': '1500m', 'memory': '256Mi'}}}]}}, f)
+                        'limits': {'cpu': '1500m',
+                                   'memory': self.memory}}}]}}, f)
         self.flags(limits_from='manifest', manifest=manifest,
                    group='kubernetes')
         self.flags(reserved_host_memory_mb=0)
         self.flags(overhead_factor=0.0, group='kubernetes')
         super().setUp()
+
+
+class GuestTest(GuestTestBase):
+
+    memory = '256Mi'
 
     def test_guest_is_a_process_until_it_is_deleted(self):
         self.start_compute()
@@ -82,6 +91,51 @@ class GuestTest(real_libvirt.RealLibvirtTestCase):
             lambda: b'qemu' not in command(guest['pid']),
             f'process {guest["pid"]} is still there')
         self.assertEqual(0, self.usages()['MEMORY_MB'])
+
+
+class CostTest(GuestTestBase):
+    """What guests cost while they run."""
+
+    memory = '512Mi'
+
+    def setUp(self):
+        # No guest costs as little as is estimated here.
+        self.flags(overhead_addition_mb=1, reserve_ahead=0, group='kubernetes')
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_k8s.keeper.MEASURE_EVERY', 1))
+        super().setUp()
+
+    def reserved(self):
+        return self.inventories()['MEMORY_MB']['reserved']
+
+    def warnings(self):
+        return self.stdlog.logger.output.count('1 MiB were estimated')
+
+    def test_what_a_guest_is_seen_to_cost_counts(self):
+        self.start_compute()
+        flavor = self._create_flavor(memory_mb=128, vcpu=1, disk=0,
+                                     ephemeral=0)
+        server = self.boot(flavor, 'guest')
+        self.assertEqual('ACTIVE', server['status'])
+        reserved = self.wait_until(
+            lambda: self.reserved() > 1 and self.reserved(),
+            'what it costs is not reserved')
+        # What QEMU is known to need at least, and far from the memory of the
+        # guest itself.
+        pid = self.embed.guests()[server['id']]['pid']
+        used = measure.guests()[server['id']].used('/proc')
+        self.assertEqual(pid, measure.guests()[server['id']].pid)
+        self.assertGreater(reserved, 10)
+        self.assertLess(reserved, 128)
+        self.assertLessEqual(
+            reserved, 1 + (used.overhead_kb + used.translated_kb) / 1024)
+        self.wait_until(self.warnings, 'nobody is told')
+        # It is looked at again, and told once.
+        time.sleep(3)
+        self.assertEqual(1, self.warnings())
+        self._delete_server(server)
+        self.wait_until(lambda: self.reserved() == 0,
+                        'it is still reserved')
 
 
 class DemoTest(testtools.TestCase):
