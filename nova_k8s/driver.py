@@ -294,8 +294,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
     def _measure(self):
         """Look what others and guests use. Blocks: only for the keeper."""
         self._others.measure()
-        if self._needs.measured:
-            self._needs.measure(self._ledger, _locked)
+        self._needs.measure(self._ledger, _locked)
 
     def _memory_limit(self):
         """What guests and others may use together, in MiB; None without."""

@@ -12,6 +12,7 @@
 
 """What Nova's objects need of the memory limit: overhead, applied to Nova."""
 
+import copy
 import math
 import platform
 
@@ -69,14 +70,14 @@ class Needs:
 
     def __init__(self, settings):
         self._settings = settings
+        # What was asked for each guest last, and the answer.
+        self._known = {}
         self._pci_devices = {}
         self._turn = ''
         self._warned = set()
 
-    @property
-    def measured(self):
-        """Whether guests are looked at while they run."""
-        return bool(self._settings.factor or self._settings.addition_mb)
+        # Where nothing is estimated, nothing is to be compared.
+        self._measured = bool(settings.factor or settings.addition_mb)
 
     def __call__(self, instance, flavor, image_meta=None, pci_requests=None):
         """Return what it needs.
@@ -84,19 +85,37 @@ class Needs:
         :param image_meta: of a rebuild with another image
         :param pci_requests: of a claim; those of the instance otherwise
         """
-        properties = (image_meta or instance.image_meta).properties
+        devices = self._count_pci_devices(instance, flavor, pci_requests)
+        if image_meta:
+            return self._need(flavor, image_meta.properties, devices)
+        # An audit asks for every guest, and making an ImageMeta takes longer
+        # than all the rest.
+        asked = (flavor.memory_mb, flavor.vcpus, flavor.extra_specs,
+                 instance.system_metadata, devices)
+        known, need = self._known.get(instance.uuid, (None, None))
+        if asked != known:
+            need = self._need(flavor, instance.image_meta.properties, devices)
+            self._known[instance.uuid] = copy.deepcopy(asked), need
+        return need
+
+    def _count_pci_devices(self, instance, flavor, pci_requests):
+        # A resize may change them.
+        key = instance.uuid, flavor.extra_specs.get('pci_passthrough:alias')
         if pci_requests is not None:
-            self._pci_devices[instance.uuid] = len(pci_requests.requests)
-        elif instance.uuid not in self._pci_devices:
+            self._pci_devices[key] = len(pci_requests.requests)
+        elif key not in self._pci_devices:
             # From the database, once: Nova's audits do not load them.
-            self._pci_devices[instance.uuid] = len(
+            self._pci_devices[key] = len(
                 instance.pci_requests.requests if instance.pci_requests
                 else ())
+        return self._pci_devices[key]
+
+    def _need(self, flavor, properties, devices):
         return overhead.need(
             overhead.guest(
                 flavor.memory_mb, flavor.vcpus, flavor.extra_specs,
                 {name: properties.get(name) for name in IMAGE_PROPERTIES},
-                self._settings, self._pci_devices[instance.uuid]),
+                self._settings, devices),
             self._settings)
 
     def of_claim(self, claim):
@@ -118,7 +137,7 @@ class Needs:
 
         :param locked: calls a function under the ledger's lock
         """
-        running = measure.guests(proc)
+        running = measure.guests(proc) if self._measured else {}
         # Not all at once: it keeps the kernel busy.
         names = sorted(running)
         later = [name for name in names if name > self._turn]
@@ -140,9 +159,11 @@ class Needs:
                 measure.KIB_PER_MIB)
         locked(self._tell, ledger, found)
         self._warned &= set(running)
-        self._pci_devices = {
-            uuid: number for uuid, number in list(self._pci_devices.items())
-            if uuid in running or ledger.memory_mb(uuid) is not None}
+        for key in list(self._pci_devices):
+            uuid, _alias = key
+            if uuid not in running and ledger.memory_mb(uuid) is None:
+                self._pci_devices.pop(key, None)
+                self._known.pop(uuid, None)
 
     def _tell(self, ledger, found):
         for uuid in ledger.measure(found):

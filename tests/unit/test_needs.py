@@ -32,11 +32,13 @@ A = '2a8ec8b8-2098-43c0-ba98-589025157a1d'
 def instance(memory_mb=512, properties=None, devices=0):
     return mock.Mock(
         uuid=A, flavor=flavor(memory_mb), image_meta=image(properties),
+        system_metadata=dict(properties or {}),
         pci_requests=mock.Mock(requests=[1] * devices))
 
 
-def flavor(memory_mb):
-    return objects.Flavor(memory_mb=memory_mb, vcpus=1, extra_specs={})
+def flavor(memory_mb, **extra_specs):
+    return objects.Flavor(memory_mb=memory_mb, vcpus=1,
+                          extra_specs=extra_specs)
 
 
 def image(properties=None):
@@ -70,6 +72,27 @@ class NeedsTest(base.TestCase):
         self.assertEqual(59, self.needs(
             some, some.flavor,
             pci_requests=mock.Mock(requests=[])).overhead_mb)
+
+    def test_devices_of_a_resize(self):
+        some = instance(devices=0)
+        with_device = flavor(512, **{'pci_passthrough:alias': 'gpu:1'})
+        self.assertEqual(1083, self.needs(
+            some, with_device,
+            pci_requests=mock.Mock(requests=[1])).overhead_mb)
+        self.assertEqual(59, self.needs(some, some.flavor).overhead_mb)
+        self.assertEqual(1083, self.needs(some, with_device).overhead_mb)
+
+    def test_the_same_is_not_asked_twice(self):
+        some = instance()
+        answer = self.needs(some, some.flavor)
+        # Nova makes it from system_metadata, each time.
+        some.image_meta = None
+        self.assertEqual(answer, self.needs(some, some.flavor))
+        some.image_meta = image({'hw_firmware_type': 'uefi'})
+        some.system_metadata['image_hw_firmware_type'] = 'uefi'
+        self.assertEqual(75, self.needs(some, some.flavor).overhead_mb)
+        some.flavor.extra_specs['hw:tpm_model'] = 'tpm-tis'
+        self.assertLess(75, self.needs(some, some.flavor).overhead_mb)
 
     def test_claim(self):
         claim = mock.Mock(instance=instance(), migration=None,
@@ -127,5 +150,23 @@ class NeedsTest(base.TestCase):
         self.assertIn(A, self.log.output)
 
     def test_off(self):
-        self.assertTrue(self.needs.measured)
-        self.assertFalse(needs.Needs(overhead.Settings(factor=0)).measured)
+        guests = self.useFixture(
+            fixtures.MockPatch('nova_k8s.measure.guests', return_value={}))
+        self.needs.measure(accounts.Ledger(), mock.Mock())
+        self.assertEqual(1, guests.mock.call_count)
+        needs.Needs(overhead.Settings(factor=0)).measure(
+            accounts.Ledger(), mock.Mock())
+        self.assertEqual(1, guests.mock.call_count)
+
+    def test_forgets_who_is_gone(self):
+        self.useFixture(
+            fixtures.MockPatch('nova_k8s.measure.guests', return_value={}))
+        some = instance()
+        self.needs(some, some.flavor)
+        ledger = accounts.Ledger()
+        ledger.add(A, overhead.Need(512, 59, 512))
+        for left in (1, 0):
+            self.needs.measure(ledger, mock.Mock())
+            self.assertEqual((left, left), (len(self.needs._known),
+                                            len(self.needs._pci_devices)))
+            ledger.clear()
