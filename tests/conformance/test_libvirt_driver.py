@@ -34,6 +34,7 @@ from oslo_config import cfg
 
 from nova_k8s import conf
 from nova_k8s.driver import K8sLibvirtDriver
+from tests import policy
 
 POD = """\
 apiVersion: v1
@@ -55,6 +56,8 @@ cfg.set_defaults(conf.OPTS, limits_from='manifest', manifest=_manifest,
 os.environ.pop('NODE_NAME', None)
 
 STOCK = driver.LibvirtDriver
+
+policy.remember()
 
 # What STOCK(...) makes. Tests refer to the class itself as well, to patch its
 # methods, and then an instance of ours must be affected: so the name stays as

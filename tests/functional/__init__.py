@@ -17,3 +17,7 @@
 from nova import monkey_patch
 
 getattr(monkey_patch, 'patch', bool)()
+
+from tests import policy  # noqa: E402
+
+policy.remember()
