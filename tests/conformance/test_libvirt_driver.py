@@ -34,7 +34,7 @@ from oslo_config import cfg
 
 from nova_k8s import conf
 from nova_k8s.driver import K8sLibvirtDriver
-from tests import policy
+from tests import speed
 
 POD = """\
 apiVersion: v1
@@ -57,7 +57,7 @@ os.environ.pop('NODE_NAME', None)
 
 STOCK = driver.LibvirtDriver
 
-policy.remember()
+speed.up()
 
 # What STOCK(...) makes. Tests refer to the class itself as well, to patch its
 # methods, and then an instance of ours must be affected: so the name stays as

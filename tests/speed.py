@@ -10,19 +10,20 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Nova's fixture of policies, in a third of its time.
-
-It has the same 10 KB of YAML parsed twice for each test, by pure Python: more
-than many a test takes itself.
-"""
+"""What makes Nova's tests faster and changes nothing else."""
 
 import functools
+import gc
 
 from oslo_policy import policy
 
 _parse = functools.cache(policy.parse_file_contents)
 
 
-def remember():
-    """Have oslo.policy parse each text once."""
+def up():
+    # Nova's fixture of policies has the same 10 KB of YAML parsed twice for
+    # each test, by pure Python: more than many a test takes itself.
     policy.parse_file_contents = lambda data: dict(_parse(data))
+    # Nova and its database models are hundreds of thousands of objects that
+    # stay. Walking through them all so often takes a seventh of the time.
+    gc.set_threshold(50000, 20, 100)
