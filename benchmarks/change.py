@@ -65,7 +65,7 @@ class Change(compute.Compute):
                 self.row(f'{name}: p{percent}', '%.2f' % benchmarks.percentile(
                     seconds, percent), 's')
             self.row(f'{name}: longest', '%.2f' % max(seconds), 's')
-        self.row('The same by Nova\'s periodic task: longest',
+        self.row('Without following, by Nova\'s periodic task: its period',
                  str(max(60, CONF.update_resources_interval)), 's')
 
     def change(self, i):

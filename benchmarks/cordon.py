@@ -63,9 +63,9 @@ class _Cordon(test_cordon.CordonTestBase):
                 done.clear()
                 # The one request in which kubectl cordon consists; to start
                 # kubectl takes longer than all the rest.
+                begin = time.monotonic()
                 core.patch_node(self.node,
                                 {'spec': {'unschedulable': cordoned}})
-                begin = time.monotonic()
                 while not done:
                     if time.monotonic() > begin + 10:
                         raise AssertionError('not in 10 s')
