@@ -224,11 +224,18 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             return
         self._stock = provider_tree.data(nodename).inventory
         self._warn()
+        wanted = self._wanted()
         if not self._reported or not self._keeper:
-            self._reported = self._wanted()
-        elif self._reported != self._wanted():
+            self._reported = wanted
+        elif placement.differ(self._reported, wanted):
             # Nova's claims write nothing new, see keeper.
             self._keeper.wake()
+        # That is for Nova's driver to say: it may have been set through
+        # Placement's API.
+        self._reported = {
+            resource_class: dict(record, allocation_ratio=wanted[
+                resource_class]['allocation_ratio'])
+            for resource_class, record in self._reported.items()}
         bounded = {
             **{resource_class: record
                for resource_class, record in self._stock.items()
@@ -268,13 +275,19 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
     @utils.synchronized(resource_tracker.COMPUTE_RESOURCE_SEMAPHORE, fair=True)
     def _write_inventory(self, tracker, nodename):
         wanted = self._wanted()
-        if wanted == self._reported:
+        if not placement.differ(self._reported, wanted):
             return
         compute_node = tracker.compute_nodes[nodename]
-        placement.write(tracker.reportclient, compute_node.uuid, wanted)
+        inventories, generation = placement.write(
+            tracker.reportclient, compute_node.uuid, wanted)
         self._reported = wanted
-        # Nova would write back what it knew before.
-        tracker.reportclient.invalidate_resource_provider(compute_node.uuid)
+        # What Nova's client knows of Placement, or it would write back what
+        # was before. To have it forget and ask again is no way: meanwhile
+        # nobody could disable the compute service in Placement.
+        known = tracker.reportclient._provider_tree
+        if known.exists(compute_node.uuid):
+            known.update_inventory(compute_node.uuid, inventories,
+                                   generation=generation)
         totals = {field: wanted[resource_class]['total']
                   for resource_class, field in COMPUTE_NODE_FIELDS
                   if resource_class in wanted}
@@ -285,11 +298,6 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             compute_node.free_ram_mb = (
                 compute_node.memory_mb - compute_node.memory_mb_used)
             compute_node.save()
-        # And now, not at the next claim or audit: of a provider that is not
-        # in Nova's cache, nobody can disable the service in Placement.
-        tracker.reportclient.get_provider_tree_and_ensure_root(
-            nova_context.get_admin_context(), compute_node.uuid,
-            name=nodename)
 
     def _measure(self):
         """Look what others and guests use. Blocks: only for the keeper."""

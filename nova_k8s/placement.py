@@ -48,12 +48,19 @@ def merged(present, wanted):
         for resource_class, record in present.items()}
 
 
+def differ(present, wanted):
+    """Whether they differ in more than allocation ratios."""
+    return (present.keys() != wanted.keys() or
+            merged(present, wanted) != present)
+
+
 def write(client, provider, wanted):
     """Have Placement have what is wanted.
 
     :param client: Nova's SchedulerReportClient
     :param provider: UUID of the resource provider
     :param wanted: as for merged()
+    :returns: (records by resource class, generation) as Placement has them
     :raises errors.NotWritten: when Placement did not take it
     """
     url = f'/resource_providers/{provider}/inventories'
@@ -64,13 +71,15 @@ def write(client, provider, wanted):
         found = answer.json()
         inventories = merged(found['inventories'], wanted)
         if inventories == found['inventories']:
-            return
+            return inventories, found['resource_provider_generation']
         answer = client.put(url, {
             'resource_provider_generation':
                 found['resource_provider_generation'],
             'inventories': inventories}, version=VERSION)
         if answer.status_code == 200:
-            return
+            found = answer.json()
+            return (found['inventories'],
+                    found['resource_provider_generation'])
         if answer.status_code != 409:
             break
     raise errors.NotWritten(

@@ -361,8 +361,12 @@ class PushTest(DriverTestBase):
         self.tracker.compute_nodes = {NODE: self.node}
         self.tracker.reportclient = mock.create_autospec(
             report.SchedulerReportClient, instance=True)
+        self.tree = provider_tree.ProviderTree()
+        self.tree.new_root(NODE, UUID)
+        self.tracker.reportclient._provider_tree = self.tree
         self.write = self.useFixture(fixtures.MockPatch(
-            'nova_k8s.placement.write')).mock
+            'nova_k8s.placement.write',
+            return_value=({'DISK_GB': record(9)}, 7))).mock
         self.tracker.attach_mock(self.write, 'write')
         self.driver.virtapi = manager.ComputeVirtAPI(
             mock.Mock(rt=self.tracker))
@@ -391,11 +395,44 @@ class PushTest(DriverTestBase):
         self.driver._publish()
         self.assertEqual(
             [mock.call.disabled(NODE),
-             mock.call.write(self.tracker.reportclient, UUID, self.wanted),
-             mock.call.reportclient.invalidate_resource_provider(UUID),
-             mock.call.reportclient.get_provider_tree_and_ensure_root(
-                 mock.ANY, UUID, name=NODE)],
+             mock.call.write(self.tracker.reportclient, UUID, self.wanted)],
             self.tracker.mock_calls)
+        # Nova's client has what Placement answered.
+        known = self.tree.data(UUID)
+        self.assertEqual(({'DISK_GB': record(9)}, 7),
+                         (known.inventory, known.generation))
+
+    def test_ratio_that_was_set_in_placement_stays(self):
+        self.driver._keeper = mock.Mock()
+        self.driver._others = None
+
+        def report(tree, nodename, allocations=None):
+            # What Nova does where nova.conf has no ratio.
+            ratio = tree.data(nodename).inventory.get(
+                inventory.VCPU, {}).get('allocation_ratio', 4.0)
+            tree.update_inventory(nodename, {
+                inventory.VCPU: dict(record(64), allocation_ratio=ratio)})
+            self.driver.provider_tree = tree
+
+        self.patch_stock(update_provider_tree=mock.Mock(side_effect=report))
+        self.driver.update_provider_tree(self.tree, NODE)
+        found = self.tree.data(NODE).inventory[inventory.VCPU]
+        self.assertEqual((4, 4.0), (found['total'], found['allocation_ratio']))
+        self.tree.update_inventory(NODE, {
+            inventory.VCPU: dict(found, allocation_ratio=2.0)})
+        for _ in range(3):
+            self.driver.update_provider_tree(self.tree, NODE)
+            found = self.tree.data(NODE).inventory[inventory.VCPU]
+            self.assertEqual((4, 2.0),
+                             (found['total'], found['allocation_ratio']))
+        self.driver._keeper.wake.assert_not_called()
+
+    def test_provider_that_the_client_does_not_know(self):
+        self.tracker.disabled.return_value = False
+        self.tree.remove(UUID)
+        self.driver._publish()
+        self.assertFalse(self.tree.exists(UUID))
+        self.assertEqual(self.wanted, self.driver._reported)
 
     def test_compute_node_has_the_same(self):
         self.tracker.disabled.return_value = False
@@ -619,10 +656,8 @@ class NovaTest(base.TestCase):
         client = report.SchedulerReportClient
         inspect.signature(client.get).bind(None, 'url', version='1.26')
         inspect.signature(client.put).bind(None, 'url', {}, version='1.26')
-        inspect.signature(client.invalidate_resource_provider).bind(
-            None, UUID)
-        inspect.signature(client.get_provider_tree_and_ensure_root).bind(
-            None, 'context', UUID, name='node')
+        self.assertIn('_provider_tree', client.__init__.__code__.co_names)
+        self.assertIs(provider_tree, report.provider_tree)
 
     def test_claims(self):
         # The constructor asks, with the tracker and the instance in place,

@@ -54,13 +54,32 @@ class Client:
         if body['resource_provider_generation'] != self.generation:
             return self._answer(409)
         self.inventories = body['inventories']
-        return self._answer(200)
+        self.generation += 1
+        return self._answer(200, dict(
+            body, resource_provider_generation=self.generation))
+
+
+class DifferTest(base.TestCase):
+
+    def test_differ(self):
+        present = {'VCPU': record(4)}
+        for wanted, expected in (
+                ({'VCPU': record(4)}, False),
+                ({'VCPU': record(4, ratio=2.0)}, False),
+                ({'VCPU': record(4, 1)}, True),
+                ({'VCPU': record(3)}, True),
+                ({}, True),
+                ({'VCPU': record(4), 'MEMORY_MB': record(1)}, True)):
+            self.assertEqual(expected, placement.differ(present, wanted),
+                             wanted)
 
 
 class WriteTest(base.TestCase):
 
     def write(self, client, **wanted):
-        placement.write(client, UUID, wanted)
+        found, generation = placement.write(client, UUID, wanted)
+        self.assertEqual(client.inventories, found)
+        self.assertEqual(client.generation, generation)
 
     def test_only_what_differs(self):
         client = Client({'VCPU': record(4), 'MEMORY_MB': record(8, ratio=2.0),
