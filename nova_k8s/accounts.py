@@ -75,6 +75,10 @@ class Ledger:
     def holds(self, uuid):
         return uuid in self._held
 
+    def uuids(self):
+        """Of all guests that are counted or held."""
+        return {*self._counted, *self._held}
+
     def measure(self, measured):
         """Take what guests were seen to cost, in MiB by UUID.
 

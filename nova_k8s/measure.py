@@ -300,11 +300,14 @@ def charged_kb(folder):
     return used // 1024
 
 
-def others_kb(folder, proc='/proc'):
+def others_kb(folder, proc='/proc', known=None):
     """Return what the processes of a cgroup use that belong to no guest.
 
     Guests have cgroups of their own below it, or none, as libvirt is
     configured.
+
+    :param known: the UUIDs of guests that are accounted for; None for all. A
+        guest that Nova has forgotten is one of the others until it ends.
 
     :raises OSError: when the cgroup is not there, or may not be read
     """
@@ -322,7 +325,9 @@ def others_kb(folder, proc='/proc'):
             pids.update((path / 'cgroup.procs').read_text().split())
         except OSError:
             continue
-    for guest in guests(proc).values():
+    for uuid, guest in guests(proc).items():
+        if known is not None and uuid not in known:
+            continue
         for pid in (guest.pid, *guest.helpers):
             if str(pid) in pids:
                 used -= process_kb(proc, pid)

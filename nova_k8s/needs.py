@@ -16,6 +16,7 @@ import copy
 import math
 import platform
 
+from nova.conf import devices
 from oslo_log import log as logging
 
 from nova_k8s import measure
@@ -41,12 +42,17 @@ def settings(conf):
     translated_mb = 0
     if conf.libvirt.virt_type == 'qemu':
         translated_mb = conf.libvirt.tb_cache_size or overhead.TRANSLATED
+    # Nova's driver does the same, and twice is once.
+    devices.register_dynamic_opts(conf)
     return overhead.Settings(
         factor=conf.kubernetes.overhead_factor,
         addition_mb=conf.kubernetes.overhead_addition_mb,
         graphics=conf.vnc.enabled or conf.spice.enabled,
         translated_mb=translated_mb,
-        arm64=platform.machine() == 'aarch64')
+        arm64=platform.machine() == 'aarch64',
+        mdev_classes=frozenset(
+            conf[f'mdev_{each}'].mdev_class
+            for each in conf.devices.enabled_mdev_types))
 
 
 def hold_time(interval):
@@ -102,13 +108,15 @@ class Needs:
         # A resize may change them.
         key = instance.uuid, flavor.extra_specs.get('pci_passthrough:alias')
         if pci_requests is not None:
-            self._pci_devices[key] = len(pci_requests.requests)
-        elif key not in self._pci_devices:
+            number = len(pci_requests.requests)
+        else:
+            number = self._pci_devices.get(key)
+        if number is None:
             # From the database, once: Nova's audits do not load them.
-            self._pci_devices[key] = len(
-                instance.pci_requests.requests if instance.pci_requests
-                else ())
-        return self._pci_devices[key]
+            number = len(instance.pci_requests.requests
+                         if instance.pci_requests else ())
+        self._pci_devices[key] = number
+        return number
 
     def _need(self, flavor, properties, devices):
         return overhead.need(

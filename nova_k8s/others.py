@@ -40,15 +40,18 @@ class Others:
             self.mb = measure.FLOOR
             self.measure()
 
-    def measure(self):
-        """Look again. Does I/O."""
+    def measure(self, known=None):
+        """Look again. Does I/O.
+
+        :param known: as for measure.others_kb()
+        """
         if not self._measured:
             return
         if not self._cgroup:
             self._tell('this process is in no cgroup of its own')
             return
         try:
-            used = measure.others_kb(self._cgroup, self._proc)
+            used = measure.others_kb(self._cgroup, self._proc, known)
         except OSError as exc:
             self._tell(exc)
             return

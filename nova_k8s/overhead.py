@@ -68,6 +68,10 @@ ARM64 = 128
 TRANSLATED = 80
 
 
+# An extra spec, with the suffix of its request group: resources_gpu:VGPU.
+_RESOURCES = re.compile(r'resources[A-Za-z0-9_-]*:(.+)')
+
+
 @dataclasses.dataclass(frozen=True)
 class Guest:
     """What of a guest decides on its cost."""
@@ -103,6 +107,8 @@ class Settings:
     graphics: bool = True
     translated_mb: int = 0
     arm64: bool = False
+    mdev_classes: ty.FrozenSet[str] = frozenset()
+    """Resource classes of mediated devices, besides VGPU."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,8 +208,9 @@ def guest(memory_mb, vcpus, extra_specs, image_properties, settings,
         sev=wanted('hw:mem_encryption'),
         vfio=(pci_devices > 0 or
               bool(extra_specs.get('pci_passthrough:alias')) or
-              any(re.fullmatch(r'resources\d*:(VGPU|PGPU|CUSTOM_VGPU.*)', key)
-                  for key in extra_specs)),
+              bool(extra_specs.get('accel:device_profile')) or
+              any(_is_mdev(match.group(1), settings) for match in map(
+                  _RESOURCES.fullmatch, extra_specs) if match)),
         arm64=arm64,
         translated_mb=settings.translated_mb,
         allocated_mb=allocated_mb(extra_specs))
@@ -225,6 +232,11 @@ def allocated_mb(extra_specs):
 def placement_property(guest, settings):
     """The flavor's property with which Placement accounts for all of it."""
     return f'resources:MEMORY_MB={need(guest, settings).total_mb}'
+
+
+def _is_mdev(resource_class, settings):
+    return (resource_class in settings.mdev_classes or
+            resource_class.startswith(('VGPU', 'PGPU', 'CUSTOM_VGPU')))
 
 
 def _property(name):

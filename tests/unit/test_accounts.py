@@ -120,6 +120,11 @@ class LedgerTest(base.TestCase):
         self.assertEqual([A], self.ledger.measure({A: 61}))
         self.assertEqual([61], [n.overhead_mb for n in self.needs()])
 
+    def test_uuids(self):
+        self.ledger.add(A, SMALL)
+        self.ledger.hold(B, SMALL, 10)
+        self.assertEqual({A, B}, self.ledger.uuids())
+
     def test_memory(self):
         self.assertIsNone(self.ledger.memory_mb(A))
         self.ledger.add(A, SMALL)

@@ -16,14 +16,21 @@ import math
 from unittest import mock
 
 import fixtures
+import nova.conf
+from nova.conf import devices
 from nova import objects
+from oslo_config import fixture as config_fixture
 
 from nova_k8s import accounts
+from nova_k8s import conf
 from nova_k8s import measure
 from nova_k8s import needs
 from nova_k8s import overhead
 from tests.unit import base
 
+CONF = nova.conf.CONF
+
+conf.register_opts(CONF)
 objects.register_all()
 
 A = '2a8ec8b8-2098-43c0-ba98-589025157a1d'
@@ -111,19 +118,27 @@ class NeedsTest(base.TestCase):
                              self.needs.of_claim(claim))
 
     def test_settings(self):
-        conf = mock.Mock()
-        conf.vnc.enabled = conf.spice.enabled = False
-        conf.kubernetes.overhead_factor = 2.0
-        conf.kubernetes.overhead_addition_mb = 3
-        conf.libvirt.virt_type = 'kvm'
+        some = mock.Mock()
+        some.vnc.enabled = some.spice.enabled = False
+        some.kubernetes.overhead_factor = 2.0
+        some.kubernetes.overhead_addition_mb = 3
+        some.libvirt.virt_type = 'kvm'
+        some.devices.enabled_mdev_types = []
         self.assertEqual(
             (2.0, 3, False, 0), (lambda s: (
                 s.factor, s.addition_mb, s.graphics, s.translated_mb))(
-                    needs.settings(conf)))
-        conf.libvirt.virt_type = 'qemu'
+                    needs.settings(some)))
+        some.libvirt.virt_type = 'qemu'
         for size, expected in ((None, 80), (32, 32)):
-            conf.libvirt.tb_cache_size = size
-            self.assertEqual(expected, needs.settings(conf).translated_mb)
+            some.libvirt.tb_cache_size = size
+            self.assertEqual(expected, needs.settings(some).translated_mb)
+
+    def test_mediated_devices(self):
+        config = self.useFixture(config_fixture.Config(CONF))
+        config.config(group='devices', enabled_mdev_types=['nvidia-35'])
+        devices.register_dynamic_opts(CONF)
+        config.config(group='mdev_nvidia-35', mdev_class='CUSTOM_M10')
+        self.assertEqual({'CUSTOM_M10'}, needs.settings(CONF).mdev_classes)
 
     def test_hold_time(self):
         for interval, expected in ((-1, math.inf), (0, 120), (60, 120),
