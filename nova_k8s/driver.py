@@ -106,7 +106,16 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
 
     def _init_limits(self, host):
         source = sources.from_conf(CONF)
-        state = last.first(CONF, source)
+        try:
+            state = last.first(CONF, source)
+        except errors.Refused:
+            # Or what was before would be there again at the next start, once
+            # the API server is away.
+            last.forget(CONF)
+            raise
+        if not state.stale:
+            # As little as it may be: see above.
+            last.save(CONF, state.budget)
         self._others = others.from_conf(CONF)
         inventory.check(state.budget, CONF.kubernetes.unlimited,
                         inventory.reserved(CONF, self._others.mb),
@@ -301,7 +310,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
 
     def _measure(self):
         """Look what others and guests use. Blocks: only for the keeper."""
-        self._others.measure()
+        # None before the first audit: what Nova has not counted yet.
+        self._others.measure(_locked(self._ledger.uuids) or None)
         self._needs.measure(self._ledger, _locked)
 
     def _memory_limit(self):

@@ -151,7 +151,8 @@ def from_conf(conf, name):
                 'its name is not known; set NODE_NAME in the environment '
                 'from spec.nodeName, or [kubernetes] node_name')
         connect = functools.partial(kube.api_client, conf)
-        connect()
+        if not conf.kubernetes.kubeconfig:
+            connect()
     except errors.Refused as exc:
         LOG.info('Cordon and readiness of the Kubernetes node are not '
                  'followed: %s', exc)

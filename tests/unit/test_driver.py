@@ -167,6 +167,27 @@ class StartTest(DriverTestBase):
         self.init_host.assert_called_once_with('host')
         self.assertIn('4000 millicores of CPU and 8192 MiB', self.log.output)
 
+    def test_what_was_refused_is_not_what_was_known_before(self):
+        self.flags(group='kubernetes', limits_from='api', pod_name='p',
+                   namespace='n', follow_cordon=False, node_name=NODE)
+        self.flags(state_path=self.folder())
+        self.useFixture(fixtures.MockPatch('nova_k8s.events.Recorder'))
+        away = errors.Unreadable('no answer')
+        for answer in (some(cpu=500), some(cpu=None, missing=('a field',)),
+                       errors.Refused('not found')):
+            for found, starts in ((some(), True), (away, True),
+                                  (answer, False), (away, False)):
+                self.useFixture(fixtures.MockPatch(
+                    'nova_k8s.sources.from_conf'))
+                self.useFixture(fixtures.MockPatch(
+                    'nova_k8s.follow.first', side_effect=[found]))
+                self.driver = driver.K8sLibvirtDriver(fake.FakeVirtAPI())
+                if starts:
+                    self._start()
+                else:
+                    self.assertRaises(SystemExit, self.driver.init_host,
+                                      'host')
+
     def test_source_that_is_not_configured(self):
         self.flags(group='kubernetes', limits_from='manifest')
         self._refused('[kubernetes] manifest', 'limits_from')

@@ -186,3 +186,9 @@ class SourceTest(base.TestCase):
 
     def test_off_without_an_api_server(self):
         self._off('kubeconfig', kubeconfig=None)
+
+    def test_kubeconfig_that_cannot_be_read_is_a_fault_that_may_end(self):
+        # And what was known of the node holds until then.
+        source = self._source(kubeconfig='/nowhere')
+        exc = self.assertRaises(errors.LimitsError, source.ask)
+        self.assertIn('/nowhere', str(exc))
