@@ -63,6 +63,9 @@ class Budget:
     missing: ty.Tuple[str, ...] = ()
     """Paths of the fields for cpu and memory in which no limit is set."""
 
+    caveats: ty.Tuple[str, ...] = ()
+    """What its source cannot tell, for people."""
+
     node_name: ty.Optional[str] = None
     """spec.nodeName of the pod, where it is known."""
 

@@ -185,7 +185,7 @@ def warnings(budget, stock, dedicated=0):
     :param stock: the records of Nova's driver by resource class
     :param dedicated: how many PCPU it offers
     """
-    found = []
+    found = [f'{budget.source}: {each}' for each in budget.caveats]
     for what, limit, request in (
             ('cpu', budget.cpu_millicores, budget.cpu_request_millicores),
             ('memory', budget.memory_bytes, budget.memory_request_bytes)):

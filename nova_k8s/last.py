@@ -60,6 +60,7 @@ _SCHEMA = {
                 'cpu_request_millicores': _AMOUNT,
                 'memory_request_bytes': _AMOUNT,
                 'missing': {'type': 'array', 'items': {'type': 'string'}},
+                'caveats': {'type': 'array', 'items': {'type': 'string'}},
                 'node_name': _TEXT,
                 'resize_pending': _TEXT,
                 'pod': {
@@ -162,4 +163,5 @@ def _budget(fields):
         fields,
         hugepages=tuple(map(tuple, fields.get('hugepages', ()))),
         missing=tuple(fields.get('missing', ())),
+        caveats=tuple(fields.get('caveats', ())),
         pod=budget.Reference(**pod) if pod else None))

@@ -78,7 +78,12 @@ class Source:
             ephemeral_storage_bytes=self._number(EPHEMERAL_STORAGE),
             cpu_request_millicores=requests[CPU_REQUEST],
             memory_request_bytes=requests[MEMORY_REQUEST],
-            missing=tuple(missing))
+            missing=tuple(missing),
+            caveats=tuple(
+                f'{name} is not there: where no limit is set, what is shown '
+                f'is the node\'s allocatable, and nothing tells it from a '
+                f'limit. Add the item to the downward API volume.'
+                for name, number in requests.items() if number is None))
 
     def watch(self, changed, stop):
         files.watch(

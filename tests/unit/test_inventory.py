@@ -236,6 +236,11 @@ class WarningsTest(base.TestCase):
                 self.assertIn(name, line)
             self.assertEqual(1, len(line.splitlines()))
 
+    def test_caveats(self):
+        found = inventory.warnings(some(caveats=('who knows',)), {})
+        self.assertEqual(1, len(found))
+        self.assertIn('who knows', found[0])
+
     def test_nothing_to_say(self):
         self._warnings()
         self._warnings(cpu_request_millicores=4000,

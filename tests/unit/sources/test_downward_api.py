@@ -52,6 +52,10 @@ class DownwardApiTest(base.TestCase):
         self.assertIsNone(found.cpu_request_millicores)
         self.assertIsNone(found.memory_request_bytes)
         self.assertIn(self.volume, found.source)
+        # They may be the node's allocatable.
+        self.assertEqual(2, len(found.caveats))
+        for name, caveat in zip(REQUESTS, found.caveats):
+            self.assertIn(name, caveat)
 
     def test_everything(self):
         found = self._read(
@@ -59,6 +63,7 @@ class DownwardApiTest(base.TestCase):
             memory_request_bytes='1024\n', ephemeral_storage_bytes='1000',
             hugepages_2Mi_bytes='4194304',
             hugepages_1Gi_bytes=str(GI), hugepages_x_bytes='rubbish')
+        self.assertEqual((), found.caveats)
         self.assertEqual(1500, found.cpu_request_millicores)
         self.assertEqual(1024, found.memory_request_bytes)
         self.assertEqual(1000, found.ephemeral_storage_bytes)
