@@ -40,6 +40,9 @@ class ServersTestBase(base.ServersTestBase):
     microversion = 'latest'
     ADMIN_API = True
 
+    # What wait_for() waits at most, in seconds.
+    patience = 10
+
     def setUp(self):
         # Nova's wheel installs it under the prefix, and CONF.find_file()
         # does not look there.
@@ -96,8 +99,8 @@ class ServersTestBase(base.ServersTestBase):
         self.wait_for(expected, lambda: {
             field: self.hypervisor()[field] for field in expected})
 
-    def wait_for(self, expected, get, seconds=10):
-        deadline = time.monotonic() + seconds
+    def wait_for(self, expected, get, seconds=None):
+        deadline = time.monotonic() + (seconds or self.patience)
         while True:
             found = get()
             if found == expected or time.monotonic() > deadline:

@@ -56,6 +56,8 @@ class LiveTest(base.ServersTestBase):
         self.start_compute()
         self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
         server = self.boot(vcpus=3, memory_mb=3072)
+        # Within a second, where nothing else runs beside it.
+        self.patience = 3
         self.compute.resize(cpu='8', memory='8Gi')
         self.wait_for_inventory(VCPU=(8, 0), MEMORY_MB=(8192, 0))
         self.wait_for_hypervisor(vcpus=8, memory_mb=8192)
