@@ -15,6 +15,7 @@
 import copy
 import math
 import platform
+import time
 
 from nova.conf import devices
 from oslo_log import log as logging
@@ -146,14 +147,18 @@ class Needs:
         :param locked: calls a function under the ledger's lock
         """
         running = measure.guests(proc) if self._measured else {}
-        # Not all at once: it keeps the kernel busy.
         names = sorted(running)
-        later = [name for name in names if name > self._turn]
-        names = (later + names)[:min(BATCH, len(names))]
+        if self._turn:
+            # Not all at once: it keeps the kernel busy. But after a start,
+            # what was seen before it should soon count again.
+            later = [name for name in names if name > self._turn]
+            names = (later + names)[:min(BATCH, len(names))]
         if names:
             self._turn = names[-1]
         found = {}
         for name in names:
+            # Under eventlet, it is the turn of all others.
+            time.sleep(0)
             try:
                 used = running[name].used(proc)
             except OSError:

@@ -12,6 +12,7 @@
 
 """What Nova's objects need."""
 
+import functools
 import math
 from unittest import mock
 
@@ -163,6 +164,27 @@ class NeedsTest(base.TestCase):
         self.assertEqual(61, ledger.needs(0)[0].overhead_mb)
         self.assertEqual(1, self.log.output.count('61 MiB'))
         self.assertIn(A, self.log.output)
+
+    def test_all_at_first_and_then_in_turns(self):
+        ledger = accounts.Ledger()
+        looked = []
+
+        def used(name, proc):
+            looked.append(name)
+
+        running = {}
+        for number in range(needs.BATCH + 3):
+            name = f'{number:02}'
+            running[name] = mock.Mock()
+            running[name].used = functools.partial(used, name)
+        self.useFixture(fixtures.MockPatch('nova_k8s.measure.guests',
+                                           return_value=running))
+        for expected in (list(running), list(running)[:needs.BATCH],
+                         [*list(running)[needs.BATCH:],
+                          *list(running)[:needs.BATCH - 3]]):
+            looked.clear()
+            self.needs.measure(ledger, lambda function, *args: None)
+            self.assertEqual(expected, looked)
 
     def test_off(self):
         guests = self.useFixture(
