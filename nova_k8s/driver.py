@@ -128,8 +128,9 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             raise errors.Refused(
                 'The name of the Kubernetes node is not known, and the host '
                 'name of a pod is random; set NODE_NAME in the environment '
-                'from spec.nodeName, or [kubernetes] node_name or '
-                'hypervisor_hostname')
+                'from spec.nodeName, or [kubernetes] node_name, or '
+                '[kubernetes] hypervisor_hostname, = $host where the pod has '
+                "the node's host name (hostNetwork)")
         kube_node = (kube.node_name(CONF, os.environ) or
                      state.budget.node_name)
         node_source = node.from_conf(CONF, kube_node)

@@ -13,13 +13,13 @@
 """Run nova-compute by itself, until it has loaded its driver.
 
 A script for the interpreter of an environment under test, see test_loading;
-and, with NOVA_K8S_INIT_HOST in the environment, until it has called its
-driver's init_host(), see test_start.
+and, with NOVA_K8S_INIT_HOST in the environment, until its driver's init_host()
+has ended it or has come to where Nova's own begins, see test_start.
 
 nova-compute asks its conductor for a sign of life and Placement for its
 versions before it loads the driver, and then its conductor for the versions of
-other computes. These three are skipped here, and serving is replaced by a line
-of JSON about what was loaded; all the rest is nova-compute's own.
+other computes. These three are skipped here, and what follows is replaced by a
+line of JSON about what was loaded; all the rest is nova-compute's own.
 """
 
 import json
@@ -41,15 +41,15 @@ def skip(*args, **kwargs):
     pass
 
 
-def serve(server, **kwargs):
+def tell(loaded):
     from nova.virt.libvirt import driver
 
     import nova_k8s
 
-    loaded = server.manager.driver
     eventlet = sys.modules.get('eventlet')
     print(json.dumps({
         'driver': '%s.%s' % (type(loaded).__module__, type(loaded).__name__),
+        'node': loaded._node_name,
         'libvirt': isinstance(loaded, driver.LibvirtDriver),
         'module': sys.modules['nova.virt.k8s'].__file__,
         'nova': nova.__file__,
@@ -61,15 +61,21 @@ def serve(server, **kwargs):
     os._exit(0)
 
 
+def serve(server, **kwargs):
+    tell(server.manager.driver)
+
+
 serve_indeed = nova.service.serve
 
 
 def start(server, **kwargs):
     from nova import objects
+    from nova.virt.libvirt import driver
 
     # What a host that starts for the first time is answered.
     objects.Service.get_by_host_and_binary = skip
     objects.ComputeNodeList.get_all_by_host = lambda *args: []
+    driver.LibvirtDriver.init_host = lambda self, host: tell(self)
     serve_indeed(server, **kwargs)
 
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The nova.conf of the DevStack plugin starts our driver in nova-compute."""
+"""nova-compute comes past our checks with DevStack's nova.conf."""
 
 import configparser
 import importlib.util
@@ -41,7 +41,7 @@ class StartTest(testtools.TestCase):
         self.devstack = self.useFixture(test_devstack.DevStack())
 
     def start(self, **settings):
-        """Return what nova-compute has loaded."""
+        """Run nova-compute up to where Nova's own init_host() begins."""
         written = self.devstack.options(self.devstack.run(
             'stack install', 'stack post-config', **settings))
         parser = configparser.ConfigParser(interpolation=None)
@@ -54,25 +54,30 @@ class StartTest(testtools.TestCase):
         with open(self.devstack.nova_conf, 'w') as out:
             parser.write(out)
         threads = importlib.util.find_spec('nova.thread_pool_factory')
-        done = subprocess.run(
+        return subprocess.run(
             [sys.executable, os.path.join(HERE, 'nova_compute.py'),
              '--config-file', str(self.devstack.nova_conf)],
             text=True, capture_output=True, timeout=180,
             env={**{name: value for name, value in os.environ.items()
-                    if not name.startswith('OS_')},
+                    if not name.startswith(('OS_', 'POD_', 'NODE_',
+                                            'KUBERNETES_'))},
+                 'NOVA_K8S_INIT_HOST': '1',
                  'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1' if threads else '0'})
-        self.assertEqual(0, done.returncode, done.stderr)
-        return json.loads(done.stdout.splitlines()[-1])
 
     def test_with_a_manifest(self):
+        done = self.start()
+        self.assertEqual(0, done.returncode, done.stderr)
         self.assertEqual('nova_k8s.driver.K8sLibvirtDriver',
-                         self.start()['driver'])
+                         json.loads(done.stdout.splitlines()[-1])['driver'])
 
     def test_with_a_kubeconfig(self):
         kubeconfig = self.devstack.directory / 'kubeconfig'
         kubeconfig.write_text('')
-        self.assertEqual(
-            'nova_k8s.driver.K8sLibvirtDriver',
-            self.start(NOVA_K8S_KUBECONFIG=str(kubeconfig),
-                       NOVA_K8S_POD_SELECTOR='app.kubernetes.io/name=libvirt',
-                       NOVA_K8S_CONTAINER='libvirt')['driver'])
+        done = self.start(
+            NOVA_K8S_KUBECONFIG=str(kubeconfig),
+            NOVA_K8S_POD_SELECTOR='app.kubernetes.io/name=libvirt',
+            NOVA_K8S_CONTAINER='libvirt')
+        # It is empty: there is no API server behind it.
+        self.assertEqual(1, done.returncode, done.stderr)
+        self.assertIn('nova-compute does not start: ', done.stdout)
+        self.assertIn(f'[kubernetes] kubeconfig {kubeconfig}', done.stdout)

@@ -473,6 +473,6 @@ class StartTest(FollowTestBase):
                  for line in text.splitlines()
                  if line.split() and line.split()[0] in (
                      'pods', 'events', 'nodes', 'secrets', '*.*')}
-        self.assertEqual({'pods': '[list watch]',
+        self.assertEqual({'pods': '[get list watch]',
                           'events': '[create patch]',
                           'nodes': '[get list watch]'}, rules)

@@ -237,7 +237,7 @@ class PolicyTest(testtools.TestCase):
         super().setUp()
         self.compute = self.useFixture(cluster.ComputePod(policies=True))
 
-    def create(self, node, kind='Node', name=None):
+    def create(self, node, kind='Node', name=None, **fields):
         """Try to write an event as this pod's service account."""
         body = {
             'apiVersion': 'v1', 'kind': 'Event',
@@ -246,6 +246,7 @@ class PolicyTest(testtools.TestCase):
                                'name': name or node},
             'type': 'Normal', 'reason': 'Test', 'message': 'test',
             'reportingComponent': 'nova-k8s', 'reportingInstance': node,
+            **fields,
         }
         if kind == 'Pod':
             body['metadata']['namespace'] = self.compute.namespace
@@ -270,13 +271,18 @@ class PolicyTest(testtools.TestCase):
         self.assert_denied(node=other)
         self.assert_denied(node=self.compute.node, name=other)
         self.assert_denied(node=other, kind='Pod', name='pod')
+        # What kubectl shows as "From".
+        self.assert_denied(node=self.compute.node, source={
+            'component': 'kubelet', 'host': other})
+        result = self.create(node=self.compute.node, source={
+            'component': 'nova-k8s', 'host': self.compute.node})
+        self.assertEqual(0, result.returncode, result.stderr)
         for kind in ('Node', 'Pod'):
             result = self.create(node=self.compute.node, kind=kind)
             self.assertEqual(0, result.returncode, result.stderr)
 
     def test_everything_else_is_refused(self):
         for verb, what in (('delete', 'pods'), ('patch', 'pods'),
-                           ('get', 'pods'),
                            ('patch', 'nodes'), ('get', 'secrets'),
                            ('create', 'pods'), ('create', 'pods/eviction'),
                            ('create', 'pods/exec'), ('update', 'events'),

@@ -82,6 +82,37 @@ class PodsTest(testtools.TestCase):
                 {policy['resourceName']: policy['restartPolicy']
                  for policy in each['resizePolicy']})
 
+    def test_guests_stay_in_the_container_of_libvirt(self):
+        # Without this, libvirt puts them into cgroups of its own.
+        self.assertIn('cgroup_controllers = []',
+                      (BASE / 'qemu.conf').read_text().splitlines())
+        for spec, prefix in ((self.libvirt, ''), (self.sidecar, 'libvirt-')):
+            volumes = {each['name']: each for each in
+                       [*self.compute['volumes'], *spec['volumes']]}
+            container, = [
+                each for each in [*spec.get('initContainers', []),
+                                  *spec.get('containers', [])]
+                if each.get('command', [''])[0] == 'libvirtd']
+            mounts = {each['mountPath']: each
+                      for each in container['volumeMounts']}
+            self.assertEqual(
+                (prefix + 'config', 'qemu.conf'),
+                (mounts['/etc/libvirt/qemu.conf']['name'],
+                 mounts['/etc/libvirt/qemu.conf']['subPath']))
+            self.assertEqual({'name': 'libvirt'},
+                             volumes[prefix + 'config']['configMap'])
+            # The node's cgroups, and the way to its systemd, which would
+            # move guests too.
+            for each in mounts.values():
+                path = volumes[each['name']].get('hostPath', {}).get('path')
+                for mounted in (each['mountPath'], path or '/none'):
+                    for kept_out in ('/sys/fs/cgroup', '/run/dbus',
+                                     '/run/systemd'):
+                        self.assertFalse(
+                            pathlib.PurePath(kept_out).is_relative_to(mounted)
+                            or pathlib.PurePath(mounted).is_relative_to(
+                                kept_out), each)
+
     def test_a_rollout_spares_guests_and_not_daemons(self):
         for path, strategy in (
                 (BASE / 'nova-compute.yaml',

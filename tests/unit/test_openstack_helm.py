@@ -61,6 +61,20 @@ def has(chart, path):
     return True
 
 
+def daemonset(values):
+    """What kubectl writes of the chart's DaemonSet, as far as it matters."""
+    return yaml.safe_dump({'apiVersion': 'v1', 'kind': 'List', 'items': [{
+        'apiVersion': 'apps/v1', 'kind': 'DaemonSet',
+        'metadata': {'name': 'libvirt-libvirt-default',
+                     'namespace': 'openstack'},
+        'spec': {'template': {'spec': {
+            'initContainers': [{'name': 'init', 'resources': {}}],
+            'containers': [{
+                'name': 'libvirt',
+                'resources': values['pod']['resources']['libvirt'],
+            }]}}}}]})
+
+
 class ValuesTest(testtools.TestCase):
 
     def setUp(self):
@@ -111,20 +125,8 @@ class ValuesTest(testtools.TestCase):
         self.assertEqual(f'{mount["mountPath"]}/libvirt.yaml', path)
 
     def test_the_daemonset_that_results_is_read(self):
-        # What kubectl writes of the chart's DaemonSet, as far as it matters.
-        daemonset = {
-            'apiVersion': 'apps/v1', 'kind': 'DaemonSet',
-            'metadata': {'name': 'libvirt-libvirt-default',
-                         'namespace': 'openstack'},
-            'spec': {'template': {'spec': {
-                'initContainers': [{'name': 'init', 'resources': {}}],
-                'containers': [{
-                    'name': 'libvirt',
-                    'resources': self.values['pod']['resources']['libvirt'],
-                }]}}}}
         with tempfile.NamedTemporaryFile('w', suffix='.yaml') as out:
-            yaml.safe_dump({'apiVersion': 'v1', 'kind': 'List',
-                            'items': [daemonset]}, out)
+            out.write(daemonset(self.values))
             out.flush()
             found = manifest.Source(
                 out.name,
