@@ -99,10 +99,12 @@ class _Container:
 def describe(pod):
     """Return 'Kind namespace/name' of an object, for messages."""
     metadata = _mapping(pod.get('metadata'), 'metadata')
-    name = metadata.get('name') or metadata.get('generateName') or '?'
+    name = errors.named(
+        metadata.get('name') or metadata.get('generateName') or '?')
     namespace = metadata.get('namespace')
-    return '%s %s' % (pod.get('kind') or 'Pod',
-                      f'{namespace}/{name}' if namespace else name)
+    return '%s %s' % (
+        errors.named(pod.get('kind') or 'Pod'),
+        f'{errors.named(namespace)}/{name}' if namespace else name)
 
 
 def from_pod(pod, container=None, read_from=''):
@@ -181,7 +183,7 @@ def _from_pod(pod, choice, who, read_from):
         cpu_request_millicores=_integer(requests[CPU], 1000),
         memory_request_bytes=_integer(requests[MEMORY]),
         missing=tuple(missing),
-        node_name=str(spec.get('nodeName') or '') or None,
+        node_name=errors.named(spec.get('nodeName') or '') or None,
         resize_pending=pending,
         pod=_reference(pod))
 
@@ -190,8 +192,9 @@ def _reference(pod):
     metadata = _mapping(pod.get('metadata'), 'metadata')
     if not metadata.get('uid'):
         return None
-    return Reference('Pod', str(metadata.get('name')), str(metadata['uid']),
-                     str(metadata.get('namespace') or ''))
+    return Reference('Pod', errors.named(metadata.get('name')),
+                     errors.named(metadata['uid']),
+                     errors.named(metadata.get('namespace') or ''))
 
 
 def _long_running(spec, status):
@@ -200,7 +203,7 @@ def _long_running(spec, status):
     for field in ('containerStatuses', 'initContainerStatuses'):
         for i, each in enumerate(_list(status.get(field), f'status.{field}')):
             each = _mapping(each, f'status.{field}[{i}]')
-            statuses[str(each.get('name'))] = each
+            statuses[errors.named(each.get('name'))] = each
     found = []
     for field in ('containers', 'initContainers'):
         for i, each in enumerate(_list(spec.get(field), f'spec.{field}')):
@@ -208,7 +211,7 @@ def _long_running(spec, status):
             if (field == 'initContainers' and
                     each.get('restartPolicy') != 'Always'):
                 continue
-            name = str(each.get('name') or i)
+            name = errors.named(each.get('name') or i)
             path = f'spec.{field}[{name}]'
             _check_requests(each, path)
             found.append(_Container(name, path, each,
@@ -219,7 +222,7 @@ def _long_running(spec, status):
 
 
 def _choose(containers, name, spec):
-    names = ', '.join(c.name for c in containers)
+    names = errors.listed(c.name for c in containers)
     if name:
         for each in containers:
             if each.name == name:
@@ -252,7 +255,8 @@ def _resize_not_accepted(pod, status):
                 each.get('reason') in _RESIZE_NOT_ACCEPTED and
                 # It may be about a wish that another one has replaced.
                 each.get('observedGeneration', generation) == generation):
-            return '%s: %s' % (each['reason'], each.get('message') or '?')
+            return '%s: %s' % (each['reason'],
+                               errors.named(each.get('message') or '?'))
     return None
 
 
@@ -294,8 +298,8 @@ def _check_requests(spec, path):
     for resource, request in _amounts(spec, 'requests', path).items():
         if resource in limits and request > limits[resource]:
             raise errors.Unreadable(
-                f'{path}.resources.requests.{resource}: {request} is above '
-                f'the limit of {limits[resource]}')
+                f'{path}.resources.requests.{errors.named(resource)}: '
+                f'{request} is above the limit of {limits[resource]}')
 
 
 def _amounts(holder, kind, path):
@@ -317,14 +321,16 @@ def _parse_all(resources, kind, path):
         if not isinstance(resource, str):
             # YAML has keys that JSON has not.
             raise errors.Unreadable(
-                f'{path}: {resource!r} is not the name of a resource')
-        field = f'{path}.{resource}'
+                f'{path}: {errors.shown(resource)} is not the name of a '
+                f'resource')
+        field = f'{path}.{errors.named(resource)}'
         amounts[resource] = quantity.parse(value, field)
         if resource.startswith(HUGEPAGES_PREFIX):
             size = quantity.parse(resource[len(HUGEPAGES_PREFIX):], field)
             if size < 1 or amounts[resource] % size:
                 raise errors.Unreadable(
-                    f'{field}: {value!r} is not a multiple of the page size')
+                    f'{field}: {errors.shown(value)} is not a multiple of the '
+                    f'page size')
     return amounts
 
 
@@ -381,7 +387,8 @@ def _mapping(value, path):
     if value is None:
         return {}
     if not isinstance(value, ty.Mapping):
-        raise errors.Unreadable(f'{path}: {value!r} is not an object')
+        raise errors.Unreadable(
+            f'{path}: {errors.shown(value)} is not an object')
     return value
 
 
@@ -389,5 +396,5 @@ def _list(value, path):
     if value is None:
         return []
     if not isinstance(value, list):
-        raise errors.Unreadable(f'{path}: {value!r} is not a list')
+        raise errors.Unreadable(f'{path}: {errors.shown(value)} is not a list')
     return value

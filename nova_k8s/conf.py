@@ -14,6 +14,19 @@
 """The [kubernetes] options of nova.conf, all of them."""
 
 from oslo_config import cfg
+from oslo_config import types
+
+
+class _Factor(types.Float):
+    """A number from 0 to 1000; oslo.config takes nan to be above 0."""
+
+    def __call__(self, value):
+        number = super().__call__(value)
+        # With more, what a guest costs may be too large for a float.
+        if number is not None and not 0 <= number <= 1000:
+            raise ValueError('Should be a number from 0 to 1000')
+        return number
+
 
 OPTS = [
     cfg.StrOpt(
@@ -142,10 +155,10 @@ this driver.
         'pod_cgroup',
         help='Folder of the cgroup that ``reserved_memory_mb = auto`` '
              'measures. Default: the one that nova-compute runs in.'),
-    cfg.FloatOpt(
+    cfg.Opt(
         'overhead_factor',
+        type=_Factor(min=0),
         default=1.0,
-        min=0,
         help="""Scales the estimate of what QEMU costs beyond a guest's memory.
 
 0, together with ``overhead_addition_mb = 0``, accounts for none of it, as

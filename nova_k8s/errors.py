@@ -10,7 +10,20 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What can be wrong with the limits of a pod."""
+"""What can be wrong with the limits of a pod, and how messages name it."""
+
+import reprlib
+
+# The longest name that Kubernetes takes, that of a pod.
+_NAME = 253
+
+# How many names a message lists.
+_NAMES = 10
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 60
+# The default of six levels of six values each is still long.
+_short.maxlevel = 2
 
 
 class LimitsError(Exception):
@@ -37,3 +50,27 @@ class Refused(LimitsError):
 
 class NotWritten(Exception):
     """Placement did not take an inventory; it will be tried again."""
+
+
+def shown(value):
+    """Return a value for a message: quoted, in one line, and short."""
+    try:
+        return _short.repr(value)
+    except ValueError:
+        # Python writes no whole number of more than 4300 digits.
+        return f'<{type(value).__name__} with too many digits>'
+
+
+def named(value):
+    """Return a name for a message: as it is, unless that is no name."""
+    if isinstance(value, str) and len(value) <= _NAME and value.isprintable():
+        return value
+    return shown(value)
+
+
+def listed(names):
+    """Return names for a message, the first of many."""
+    names = list(names)
+    rest = len(names) - _NAMES
+    return ', '.join(names[:_NAMES]) + (
+        f' and {rest} more' if rest > 0 else '')

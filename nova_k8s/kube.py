@@ -13,6 +13,7 @@
 """The Kubernetes API server: a client for it, and its errors in words."""
 
 import json
+import re
 import socket
 
 from kubernetes import client
@@ -96,8 +97,14 @@ def body_of(answer):
     return json.loads(answer.data)
 
 
+def shown(text):
+    """Return a URL, or a text with URLs, without user names and passwords."""
+    return re.sub(r'(\w+://)?\S*@', r'\1', text)
+
+
 def explain(exc, host):
     """Return one line on an error of the client, for an operator."""
+    host = shown(host)
     if isinstance(exc, client.ApiException) and exc.status:
         try:
             message = json.loads(exc.body)['message']
@@ -109,4 +116,10 @@ def explain(exc, host):
                 f'{" ".join(str(message).split())}')
     if isinstance(exc, urllib3.exceptions.MaxRetryError):
         exc = exc.reason
-    return f'API server {host}: {" ".join(str(exc).split())}'
+    text = ' '.join(str(exc).split())
+    if 'Invalid header value' in text:
+        # Python's words for it hold the whole token.
+        text = ('the token holds a line break; take it out of token or '
+                'tokenFile of the user in the kubeconfig, or of the file of '
+                'the service account')
+    return f'API server {host}: {shown(text)}'

@@ -60,12 +60,12 @@ def from_libvirt(uri):
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     try:
         connection = libvirt.openReadOnly(uri)
+        try:
+            info = connection.getInfo()
+        finally:
+            connection.close()
     except libvirt.libvirtError:
         return None
-    try:
-        info = connection.getInfo()
-    finally:
-        connection.close()
     return Machine(info[2], info[1], f'libvirt at {uri}')
 
 
@@ -86,14 +86,14 @@ def stock_inventory(machine, conf, reserved_mb):
     :param reserved_mb: memory for what runs in the pod besides guests
     :raises errors.Refused: when an option that names CPUs is malformed
     """
-    cpus = range(machine.cpus)
+    cpus = machine.cpus
     shared = _cpu_set(hardware.get_cpu_shared_set)
     if shared is not None:
-        cpus = shared.intersection(cpus)
+        cpus = _there(shared, machine)
     elif _cpu_set(hardware.get_cpu_dedicated_set):
-        cpus = ()
+        cpus = 0
     totals = {
-        inventory.VCPU: len(cpus),
+        inventory.VCPU: cpus,
         inventory.MEMORY_MB: (conf.libvirt.file_backed_memory or
                               machine.memory_mb),
     }
@@ -122,8 +122,12 @@ def dedicated(machine):
 
     :raises errors.Refused: when the option that names them is malformed
     """
-    return len((_cpu_set(hardware.get_cpu_dedicated_set) or set())
-               .intersection(range(machine.cpus)))
+    return _there(_cpu_set(hardware.get_cpu_dedicated_set) or (), machine)
+
+
+def _there(ids, machine):
+    """How many of the CPUs the machine has."""
+    return sum(each < machine.cpus for each in ids)
 
 
 def _cpu_set(option):

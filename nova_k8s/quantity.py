@@ -39,15 +39,21 @@ def parse(value, path):
     :raises errors.Unreadable: where the API server would refuse the value, as
         a quantity or as the limit or request of a container
     """
-    text = str(value)
+    try:
+        # A list of aliases may be small in a file, and a large text.
+        text = str(value) if isinstance(value, (str, int, float)) else ''
+    except ValueError:
+        # Python writes no whole number of more than 4300 digits.
+        text = ''
     if isinstance(value, bool) or not _GRAMMAR.fullmatch(text):
         raise errors.Unreadable(
-            f'{path}: {value!r} is not a Kubernetes quantity (examples: '
-            f'7500m, 4, 512Mi, 16Gi)')
+            f'{path}: {errors.shown(value)} is not a Kubernetes quantity '
+            f'(examples: 7500m, 4, 512Mi, 16Gi)')
     with decimal.localcontext(decimal.Context(prec=60, traps=[])):
         amount = k8s_quantity.parse_quantity(text)
         if amount < 0:
             raise errors.Unreadable(
-                f'{path}: {value!r} is negative; Kubernetes takes no negative '
-                f'limits and requests')
-        return min(amount, _MAX)
+                f'{path}: {errors.shown(value)} is negative; Kubernetes takes '
+                f'no negative limits and requests')
+        # The sign rounds it to the digits of the context.
+        return min(+amount, _MAX)

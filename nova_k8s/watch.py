@@ -139,7 +139,7 @@ class Watch:
 
     def _api(self):
         api = self._connect()
-        self._host = api.configuration.host
+        self._host = kube.shown(api.configuration.host)
         return client.CoreV1Api(api)
 
     def _list_or_watch(self):

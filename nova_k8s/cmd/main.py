@@ -14,7 +14,12 @@
 """The nova-k8s command."""
 
 import argparse
+import contextlib
+import logging
+import os
 import sys
+import textwrap
+import warnings
 
 from oslo_config import cfg
 
@@ -35,13 +40,68 @@ def main(argv=None):
     for module in COMMANDS:
         module.add_parser(commands).set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    with warnings.catch_warnings(), _listening() as heard:
+        warnings.simplefilter('ignore')
+        problem = _problem(args)
+    if problem is None:
+        return 0
+    line = '; '.join([' '.join(problem.split()), *heard])
+    print(f'nova-k8s: {line}', file=sys.stderr)
+    return 1
+
+
+def _problem(args):
+    """Run a command; return None, or what went wrong."""
     try:
         args.run(args)
+        # Python itself does it too late for an exit status.
+        sys.stdout.flush()
     except (errors.LimitsError, cfg.Error) as exc:
         # Options are checked where they are first looked at, too.
-        print(f'nova-k8s: {" ".join(str(exc).split())}', file=sys.stderr)
-        return 1
-    return 0
+        return str(exc)
+    except UnicodeEncodeError as exc:
+        return (f'stdout: {exc.object[exc.start:exc.end]!a} cannot be '
+                f'written in {exc.encoding}; set PYTHONIOENCODING=utf-8')
+    except OSError as exc:
+        _forget_output()
+        return f'{exc.filename or "stdout"}: {exc.strerror or exc}'
+    return None
+
+
+@contextlib.contextmanager
+def _listening():
+    """Keep what is logged from stderr; yield a list of what may matter.
+
+    Of a failing plugin of a kubeconfig the client only logs, and the API
+    server then says no more than 401.
+    """
+    heard = []
+    handler = _Listener(heard)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield heard
+    finally:
+        root.removeHandler(handler)
+
+
+class _Listener(logging.Handler):
+
+    def __init__(self, heard):
+        super().__init__(logging.WARNING)
+        self._heard = heard
+
+    def emit(self, record):
+        if record.name == 'root' or record.name.startswith('nova_k8s.'):
+            text = textwrap.shorten(record.getMessage(), 300)
+            if text not in self._heard:
+                self._heard.append(text)
+
+
+def _forget_output():
+    """Have nothing to flush: Python does it at its end, and complains."""
+    with contextlib.suppress(OSError), open(os.devnull, 'wb') as nothing:
+        os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 if __name__ == '__main__':

@@ -94,6 +94,12 @@ def configure(args):
             CONF.set_override('container', args.container, 'kubernetes')
     except cfg.Error as exc:
         raise errors.Refused(str(exc)) from None
+    except (OSError, ValueError) as exc:
+        # What oslo.config leaves to Python: a folder, what is not UTF-8.
+        given = ', '.join(args.config_file or ['of nova-compute'])
+        raise errors.Refused(
+            f'--config-file {given}: '
+            f'{getattr(exc, "strerror", None) or exc}') from None
 
 
 def report(machine_text=None, flavors=()):
@@ -102,6 +108,8 @@ def report(machine_text=None, flavors=()):
     :param flavors: 'vcpus,ram_mb' of flavors to try
     """
     sizes = [fit.size(text) for text in flavors]
+    # Also without a flavor: nova-compute would not start with these options.
+    settings = needs.settings(CONF)
     state = last.first(CONF, sources.from_conf(CONF))
     budget = state.budget
     unlimited = CONF.kubernetes.unlimited
@@ -130,7 +138,7 @@ def report(machine_text=None, flavors=()):
     }
     if sizes:
         result['flavors'] = [
-            fit.result(bounded, size, needs.settings(CONF),
+            fit.result(bounded, size, settings,
                        CONF.kubernetes.reserve_ahead) for size in sizes]
     return result, budget
 

@@ -16,7 +16,6 @@
 import dataclasses
 import datetime
 import json
-import logging
 import os
 import sys
 import threading
@@ -96,8 +95,6 @@ def add_parser(commands):
 
 def run(args):
     report.configure(args)
-    # What Nova's libraries have to log is in the answer, as one word.
-    logging.getLogger().addHandler(logging.NullHandler())
     result = status()
     if args.format == 'json':
         print(json.dumps(result, indent=2))

@@ -18,8 +18,38 @@ from nova_k8s import budget
 from nova_k8s import errors
 from nova_k8s.sources import files
 
+_NUMBERS = ('tag:yaml.org,2002:int', 'tag:yaml.org,2002:float')
+
 # Kinds that hold a pod in spec.template.
 _WORKLOADS = ('Deployment', 'StatefulSet', 'DaemonSet', 'ReplicaSet')
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Kubernetes reads it.
+
+    Not with yaml.CSafeLoader: what is nested deep ends the whole process.
+    """
+
+    def resolve(self, kind, value, implicit):
+        tag = super().resolve(kind, value, implicit)
+        # For YAML 1.1, and for nobody else, 1:30 is 90.
+        if tag in _NUMBERS and ':' in value:
+            return self.DEFAULT_SCALAR_TAG
+        return tag
+
+    def compose_mapping_node(self, anchor):
+        # Here, << has not brought in yet what may be there twice.
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == '<<':
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f'the key {errors.named(key.value)} is there '
+                    f'twice', key.start_mark)
+            seen.add(key.value)
+        return node
 
 
 class Source:
@@ -51,7 +81,7 @@ def load(path):
     """
     try:
         with open(path, encoding='utf-8') as f:
-            documents = list(yaml.safe_load_all(f))
+            documents = list(yaml.load_all(f, _Loader))
     except (OSError, UnicodeDecodeError, ValueError) as exc:
         raise errors.Unreadable(
             f'[kubernetes] manifest {path}: '
@@ -72,8 +102,8 @@ def load(path):
             continue
         if not isinstance(document, dict):
             raise errors.Unreadable(
-                f'[kubernetes] manifest {path}: {str(document)[:40]!r} is not '
-                f'a Kubernetes object')
+                f'[kubernetes] manifest {path}: {errors.shown(document)} is '
+                f'not a Kubernetes object')
         if document.get('kind') == 'List':
             objects += _objects(document.get('items'))
         else:
@@ -98,7 +128,7 @@ def choose(pods, path, container=None, name=None):
                  if container in _container_names(pod)] or found
     if len(found) == 1:
         return found[0]
-    listed = ', '.join(budget.describe(pod) for pod in found or pods)
+    listed = errors.listed(budget.describe(pod) for pod in found or pods)
     if found:
         raise errors.Refused(
             f'[kubernetes] manifest {path}: several objects match ({listed});'
@@ -142,5 +172,6 @@ def _mapping(value, path):
         return {}
     if not isinstance(value, dict):
         raise errors.Unreadable(
-            f'[kubernetes] manifest {path}: {value!r} is not an object')
+            f'[kubernetes] manifest {path}: {errors.shown(value)} is not an '
+            f'object')
     return value

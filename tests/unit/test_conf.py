@@ -55,6 +55,15 @@ class ConfTest(base.TestCase):
         self.assertRaises(ValueError, found.set_override, 'api_timeout', 0,
                           group='kubernetes')
 
+    def test_overhead_factor(self):
+        found = self.conf()
+        for text in ('nan', 'inf', '-inf', '-0.1', '1e308', 'x'):
+            self.assertRaises(ValueError, found.set_override,
+                              'overhead_factor', text, group='kubernetes')
+        for text, expected in (('0', 0), ('1.5', 1.5), ('1000', 1000)):
+            self.assertEqual(expected, self.conf(
+                overhead_factor=text).kubernetes.overhead_factor)
+
     def test_environment(self):
         # What gives every pod its own identity without a template.
         os.environ['OS_KUBERNETES__NODE_NAME'] = 'node-1'

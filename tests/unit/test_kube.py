@@ -12,6 +12,7 @@
 
 """The client for the API server, who we are, and errors in words."""
 
+import http.client
 import os
 
 import fixtures
@@ -162,6 +163,34 @@ class ExplainTest(base.TestCase):
         self.assertIn('because', self._explain(
             urllib3.exceptions.MaxRetryError(
                 None, '/', OSError('because'))))
+
+    def test_token_with_a_line_break(self):
+        connection = http.client.HTTPConnection('api')
+        connection.putrequest('GET', '/')
+        exc = self.assertRaises(ValueError, connection.putheader,
+                                'authorization', 'Bearer very-secret\n')
+        self.assertIn('very-secret', str(exc))
+        found = self._explain(exc)
+        self.assertNotIn('very-secret', found)
+        for name in ('line break', 'tokenFile', 'kubeconfig'):
+            self.assertIn(name, found)
+
+    def test_user_and_password_in_the_url(self):
+        for url, expected in (
+                ('https://api:6443', 'https://api:6443'),
+                ('http://user:pw@api', 'http://api'),
+                ('http://user:p/w@api', 'http://api'),
+                ('http://user:p@w@api/x', 'http://api/x'),
+                ('user:pw@api', 'api')):
+            for text in ('no route', f'Failed to parse: {url}'):
+                found = kube.explain(ValueError(text), url)
+                self.assertIn(f'API server {expected}: ', found)
+                self.assertNotIn('user', found)
+
+    def test_user_that_the_api_server_names(self):
+        exc = client.ApiException(403, 'Forbidden')
+        exc.body = '{"message": "User \\"https://iss#a@b\\" cannot list"}'
+        self.assertIn('"https://iss#a@b"', self._explain(exc))
 
     def test_any_other(self):
         self.assertIn('no route', self._explain(OSError('no\nroute')))

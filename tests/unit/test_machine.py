@@ -12,6 +12,8 @@
 
 """The machine, and what Nova's driver would report of it."""
 
+from unittest import mock
+
 import fixtures
 import libvirt
 import nova.conf
@@ -44,6 +46,7 @@ class GivenTest(base.TestCase):
         self.assertEqual('given', found.source)
         self.assertEqual(self.cpus, machine.stock_inventory(
             found, CONF, 512)['VCPU']['total'])
+        self.assertEqual(0, machine.dedicated(found))
 
 
 class BadGivenTest(base.TestCase):
@@ -90,6 +93,14 @@ class HereTest(base.TestCase):
             machine.Machine(16, 2048, 'libvirt at test:///x'),
             machine.from_libvirt('test:///x'))
         self.assertTrue(closed)
+
+    def test_libvirt_that_ends_meanwhile(self):
+        connection = mock.Mock()
+        connection.getInfo.side_effect = libvirt.libvirtError('x')
+        self.useFixture(fixtures.MockPatchObject(
+            libvirt, 'openReadOnly', lambda uri: connection))
+        self.assertIsNone(machine.from_libvirt('test:///x'))
+        connection.close.assert_called_once_with()
 
 
 class StockTest(base.TestCase):
@@ -141,6 +152,14 @@ class StockTest(base.TestCase):
                    group='compute')
         self.assertEqual(2, self._vcpu())
         self.assertEqual(6, machine.dedicated(self.MACHINE))
+
+    def test_sets_of_a_machine_larger_than_any(self):
+        self.flags(cpu_shared_set='0-1', cpu_dedicated_set='2-7',
+                   group='compute')
+        found = machine.given('cpus=10E,memory=10E')
+        self.assertEqual(2, machine.stock_inventory(
+            found, CONF, 512)['VCPU']['total'])
+        self.assertEqual(6, machine.dedicated(found))
 
     def test_malformed_sets(self):
         for name in ('cpu_shared_set', 'cpu_dedicated_set'):

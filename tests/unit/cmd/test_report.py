@@ -15,8 +15,10 @@
 import contextlib
 import io
 import json
+import logging
 import os
 from unittest import mock
+import warnings
 
 import fixtures
 import libvirt
@@ -26,7 +28,10 @@ import yaml
 
 from nova_k8s import budget
 from nova_k8s.cmd import main
+from nova_k8s.cmd import report
 from nova_k8s import conf
+from nova_k8s import errors
+from nova_k8s import kube
 from nova_k8s import last
 from tests.unit import api_server
 from tests.unit import base
@@ -280,6 +285,56 @@ class ErrorTest(ReportTestBase):
     def test_config_file(self):
         self.fail_with('/none', args=('--config-file', '/none'))
 
+    def test_config_file_that_is_none(self):
+        binary = os.path.join(self.folder(), 'binary')
+        with open(binary, 'wb') as f:
+            f.write(b'\xff\xfe')
+        for path in (binary, self.folder()):
+            self._manifest('--config-file', path,
+                           args=('--config-file', path))
+
+    def test_overhead_factor(self):
+        for value in ('nan', 'inf', '-1', '1e308'):
+            self._manifest('overhead_factor', args=(
+                '--config-file', self.nova_conf(overhead_factor=value)))
+
+    def test_output_that_takes_no_umlaut(self):
+        args = ('--manifest', self.manifest(workload('\xe4')), *MACHINE)
+        with io.TextIOWrapper(io.BytesIO(), 'ascii') as out:
+            status, err = self._write_to(out, args)
+        self.assertEqual(1, status)
+        self.assertEqual(
+            "nova-k8s: stdout: '\\xe4' cannot be written in ascii; set "
+            "PYTHONIOENCODING=utf-8\n", err)
+
+    def test_name_that_no_output_takes(self):
+        path = self.file(json.dumps(workload('\ud800')))
+        with io.TextIOWrapper(io.BytesIO(), 'utf-8') as out:
+            self.assertEqual((0, ''), self._write_to(
+                out, ('--manifest', path, *MACHINE)))
+
+    def test_disk_is_full(self):
+        args = ('--manifest', self.manifest(), *MACHINE)
+        # Its end flushes what is left, as that of Python does.
+        with open('/dev/full', 'w', encoding='utf-8') as out:
+            status, err = self._write_to(out, args)
+        self.assertEqual(
+            (1, 'nova-k8s: stdout: No space left on device\n'), (status, err))
+
+    def _write_to(self, out, args):
+        """Return (status, stderr)."""
+        err = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            return main.main(['report', *args]), err.getvalue()
+
+    def test_warnings_of_libraries(self):
+        def warn(*_args):
+            warnings.warn('very wide', FutureWarning)
+            raise errors.Refused('because')
+
+        with mock.patch.object(report, 'report', warn):
+            self._manifest('because')
+
     def test_options(self):
         for name in ('limits_from', 'unlimited'):
             self.fail_with(name, args=(
@@ -330,6 +385,24 @@ class ApiTest(ReportTestBase):
     def test_refused(self):
         self.server.will_refuse(403, 'pods is forbidden')
         self.fail_with('pods is forbidden', self.server.url, args=self.args)
+
+    def test_reason_that_was_only_logged(self):
+        with open(os.path.join(self.state_path, 'nova-k8s-budget.json'), 'w',
+                  encoding='utf-8') as f:
+            f.write('rubbish')
+
+        def refuse(*_args):
+            logging.getLogger().error('exec: process\nreturned 1')
+            logging.getLogger('urllib3').error('noise')
+            raise errors.Unreadable('401: Unauthorized')
+
+        with mock.patch.object(kube, 'api_client', refuse):
+            self.fail_with('401: Unauthorized; exec: process returned 1',
+                           args=self.args)
+        self._forget()
+        self.server.will_refuse(503, 'try later')
+        self.fail_with('try later; ', 'nova-k8s-budget.json is ignored',
+                       args=self.args)
 
     def test_stale(self):
         self.server.will_list(workload(kind='Pod'))

@@ -13,10 +13,13 @@
 """Limits from the files of a downward API volume."""
 
 import os
+import queue
+import threading
 
 from nova_k8s import errors
 from nova_k8s.sources import downward_api
 from tests.unit import base
+from tests.unit.sources import test_files
 
 GI = 2 ** 30
 LIMITS = {'cpu_millicores': '4000', 'memory_bytes': str(8 * GI)}
@@ -127,6 +130,45 @@ class DownwardApiTest(base.TestCase):
                 f'{self.volume}/memory_request_bytes',
                 **LIMITS, memory_request_bytes=text)
             os.unlink(f'{self.volume}/memory_request_bytes')
+
+    def test_watch(self):
+        source = downward_api.Source(self.volume)
+        path = os.path.join(self.volume, 'cpu_millicores')
+        self._read(**LIMITS)
+        found = queue.Queue()
+        stop = threading.Event()
+
+        def changed():
+            try:
+                found.put(source.read().cpu_millicores)
+            except errors.Unreadable as exc:
+                found.put(str(exc))
+
+        self.useFixture(test_files.Interval())
+        thread = threading.Thread(target=source.watch, args=(changed, stop))
+        thread.start()
+        self.addCleanup(thread.join, 5)
+        self.addCleanup(stop.set)
+        self.assertEqual(4000, found.get(timeout=5))
+        for text, expected in (
+                ('12000', 12000),
+                ('', f"{path}: '' is not a whole number"),
+                ('500', 500),
+                (None, f'{path} is not there'),
+                ('8000', 8000)):
+            if text is None:
+                os.unlink(path)
+            else:
+                # As the kubelet does it: never half of it.
+                test_files.write(path + '.new', text)
+                os.rename(path + '.new', path)
+            told = found.get(timeout=5)
+            if isinstance(told, str):
+                self.assertIn(expected, told)
+            else:
+                self.assertEqual(expected, told)
+        # Each change is told once.
+        self.assertRaises(queue.Empty, found.get, timeout=0.1)
 
     def test_folder_that_cannot_be_listed(self):
         # Root can list every folder: the error is one that root gets too.

@@ -68,6 +68,7 @@ class ManifestTestBase(base.TestCase):
         for name in [self.path, *names]:
             self.assertIn(name, str(exc))
         self.assertTrue(base.one_line(exc), str(exc))
+        return exc
 
 
 class ManifestTest(ManifestTestBase):
@@ -120,6 +121,18 @@ class ManifestTest(ManifestTestBase):
             '{"containers": [{"name": "b", "resources": {"limits": '
             '{"cpu": 2, "memory": "1Gi"}}}]}}')
         self.assertEqual(2000, self.read().cpu_millicores)
+
+    def test_merged_keys_may_be_overridden(self):
+        self.write_text(
+            'kind: Pod\nspec: {containers: [{name: b, resources: {requests: '
+            '&a {cpu: 2, memory: 1Gi}, limits: {<<: *a, cpu: 3}}}]}')
+        self.assertEqual(3000, self.read().cpu_millicores)
+
+    def test_numbers_as_kubernetes_takes_them(self):
+        for text, expected in (('0x10', 16000), ('010', 8000), ('1_0', 10000),
+                               ('0b11', 3000), ('1.5', 1500), ('089', 89000)):
+            self.write_text(GOOD.replace("'4'", text))
+            self.assertEqual(expected, self.read().cpu_millicores, text)
 
     def test_windows_wrote_it(self):
         self.write_text('\ufeff' + yaml.safe_dump(pod()).replace(
@@ -188,6 +201,14 @@ class SeveralTest(ManifestTestBase):
         self.write(pod('a'), third)
         self.assertEqual(5000, self.read('side').cpu_millicores)
 
+    def test_many(self):
+        self.write(*(pod(f'pod-{i}') for i in range(1000)))
+        self.refused(errors.Refused, 'pod-9 ', 'and 990 more')
+        many = pod()
+        many['spec']['containers'] = [{'name': f'c-{i}'} for i in range(1000)]
+        self.write(many)
+        self.refused(errors.Refused, 'c-9 and 990 more')
+
     def test_same_name_twice(self):
         self.write(pod('a'), workload(name='a'))
         self.refused(errors.Refused, 'Pod openstack/a',
@@ -195,6 +216,11 @@ class SeveralTest(ManifestTestBase):
 
 
 GOOD = yaml.safe_dump(pod())
+LONG = '0x' + 'f' * 4000
+# Ten of ten of ten, and so on: a small file, and a large text.
+ALIASES = 'a: &a [x]\n' + '\n'.join(
+    f'{new}: &{new} [{", ".join(["*" + old] * 10)}]'
+    for old, new in zip('abcdefgh', 'bcdefghi'))
 BROKEN = {
     'empty': '',
     'white space': ' \n\n',
@@ -250,6 +276,35 @@ BROKEN = {
     'a limit without end': GOOD.replace("'4'", '.inf'),
     'a limit that is a date': GOOD.replace("'4'", '2001-01-01'),
     'a limit that is true': GOOD.replace("'4'", 'yes'),
+    'a limit that is a time': GOOD.replace("'4'", '1:30'),
+    'a limit that is a time with a fraction': GOOD.replace("'4'", '1:30.5'),
+    'a key twice': GOOD.replace("cpu: '4'", "'cpu': 5\n{0}cpu: 4".format(
+        ' ' * 8)),
+    'a key twice and merged': 'a: {<<: {b: 1}, c: 1, c: 2}',
+    'a long number': GOOD.replace("'4'", LONG),
+    'a longer number': GOOD.replace("'4'", '9' * 5000),
+    'a long number for a document': LONG,
+    'a long number for a spec': f'{{kind: Pod, spec: {LONG}}}',
+    'a long number for a template':
+        f'{{kind: Deployment, spec: {{template: [{LONG}]}}}}',
+    'a long number for a name':
+        f'{{kind: Pod, metadata: {{name: {LONG}, namespace: {LONG}}}}}',
+    'a long number for a container':
+        f'{{kind: Pod, spec: {{containers: [{{name: {LONG}, '
+        f'resources: 1}}]}}}}',
+    'a long string': 'x' * 500000,
+    'a long string for a name': GOOD.replace('compute', 'x' * 500000).replace(
+        '8Gi', 'x'),
+    'a long limit': GOOD.replace("'4'", '4' + 'x' * 500000),
+    'a limit below a long request': GOOD.replace(
+        'limits:', f'requests: {{cpu: 9.{"1" * 99999}}}\n      limits:'),
+    'a long resource': GOOD.replace(
+        "cpu: '4'", f'? {"x" * 900}\n        : y'),
+    'many aliases': ALIASES,
+    'many aliases for a spec': f'{ALIASES}\nkind: Pod\nspec: [*i]',
+    'many aliases for a limit': f"""{ALIASES}
+kind: Pod
+spec: {{containers: [{{name: a, resources: {{limits: {{cpu: *i}}}}}}]}}""",
 }
 
 
@@ -260,7 +315,8 @@ class BrokenTest(ManifestTestBase):
     def test_unreadable(self):
         # Not refused: what was last known holds until the file is mended.
         self.write_text(self.text)
-        self.refused(errors.Unreadable, container='libvirt')
+        exc = self.refused(errors.Unreadable, container='libvirt')
+        self.assertLess(len(str(exc)), 600)
 
 
 class NoFileTest(ManifestTestBase):
