@@ -161,6 +161,8 @@ this driver.
         default=1.0,
         help="""Scales the estimate of what QEMU costs beyond a guest's memory.
 
+A number from 0 to 1000.
+
 0, together with ``overhead_addition_mb = 0``, accounts for none of it, as
 Nova's own driver, which leaves that to ``reserved_host_memory_mb``.
 """),

@@ -215,11 +215,10 @@ class FailureTest(WatchTestBase):
                     self._seen() == ['2'])
 
     def test_watch_that_is_refused(self):
+        self.server.will_watch(lasts=0.15)
         self._start()
         self._works()
         self.server.will_watch(status=403, lasts=0)
-        self._await(lambda: self.server.watched)
-        self.watch._informer._watch.stop()
         self._fails(self.server.url, '403')
         self.server.will_watch()
         self._works()
