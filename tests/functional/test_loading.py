@@ -263,6 +263,8 @@ class LoadingTestBase(Base):
             OS_NOVA_DISABLE_EVENTLET_PATCHING='0' if eventlet else '1')
         self.assertEqual({
             'driver': 'nova_k8s.driver.K8sLibvirtDriver',
+            # Not before init_host().
+            'node': None,
             'libvirt': True,
             'module': os.path.join(package, 'virt.py'),
             'nova': os.path.join(self.nova_path, 'nova', '__init__.py'),
