@@ -404,8 +404,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
 
     def _tell(self, before, after):
         """Say once what changed, and keep it for the next start."""
-        if after.budget and not after.problem and (
-                not before or before != after):
+        # What it starts with is kept before it is checked.
+        if before and before != after and after.budget and not after.problem:
             last.save(CONF, after.budget)
         if not after.budget:
             last.forget(CONF)
