@@ -17,7 +17,7 @@ import math
 import platform
 import time
 
-from nova.conf import devices
+from nova.conf import devices as nova_devices
 from oslo_log import log as logging
 
 from nova_k8s import measure
@@ -44,7 +44,7 @@ def settings(conf):
     if conf.libvirt.virt_type == 'qemu':
         translated_mb = conf.libvirt.tb_cache_size or overhead.TRANSLATED
     # Nova's driver does the same, and twice is once.
-    devices.register_dynamic_opts(conf)
+    nova_devices.register_dynamic_opts(conf)
     return overhead.Settings(
         factor=conf.kubernetes.overhead_factor,
         addition_mb=conf.kubernetes.overhead_addition_mb,
