@@ -13,17 +13,12 @@
 """nova-compute comes past our checks with DevStack's nova.conf."""
 
 import configparser
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 
 import testtools
 
+from tests.functional import init_host
 from tests.unit import test_devstack
-
-HERE = os.path.dirname(os.path.abspath(__file__))
 
 # What DevStack itself has written there before, as far as nova-compute needs
 # it to start.
@@ -53,16 +48,7 @@ class StartTest(testtools.TestCase):
             parser.set(section, option, value)
         with open(self.devstack.nova_conf, 'w') as out:
             parser.write(out)
-        threads = importlib.util.find_spec('nova.thread_pool_factory')
-        return subprocess.run(
-            [sys.executable, os.path.join(HERE, 'nova_compute.py'),
-             '--config-file', str(self.devstack.nova_conf)],
-            text=True, capture_output=True, timeout=180,
-            env={**{name: value for name, value in os.environ.items()
-                    if not name.startswith(('OS_', 'POD_', 'NODE_',
-                                            'KUBERNETES_'))},
-                 'NOVA_K8S_INIT_HOST': '1',
-                 'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1' if threads else '0'})
+        return init_host.run(self.devstack.nova_conf)
 
     def test_with_a_manifest(self):
         done = self.start()

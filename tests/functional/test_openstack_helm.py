@@ -13,19 +13,14 @@
 """nova-compute comes past our checks with the values for OpenStack-Helm."""
 
 import configparser
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 
 import fixtures
 import testtools
 import yaml
 
+from tests.functional import init_host
 from tests.unit import test_openstack_helm
-
-HERE = os.path.dirname(os.path.abspath(__file__))
 
 # What the chart itself writes there, as far as nova-compute needs it to start.
 CHART = {
@@ -56,17 +51,8 @@ class StartTest(testtools.TestCase):
         nova_conf = self.folder.join('nova.conf')
         with open(nova_conf, 'w') as out:
             parser.write(out)
-        threads = importlib.util.find_spec('nova.thread_pool_factory')
-        return subprocess.run(
-            [sys.executable, os.path.join(HERE, 'nova_compute.py'),
-             '--config-file', nova_conf],
-            text=True, capture_output=True, timeout=180,
-            env={**{name: value for name, value in os.environ.items()
-                    if not name.startswith(('OS_', 'POD_', 'NODE_'))},
-                 # As in every pod.
-                 'KUBERNETES_SERVICE_HOST': '10.96.0.1',
-                 'NOVA_K8S_INIT_HOST': '1',
-                 'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1' if threads else '0'})
+        # As in every pod.
+        return init_host.run(nova_conf, KUBERNETES_SERVICE_HOST='10.96.0.1')
 
     def test_start(self):
         done = self.start('node7')

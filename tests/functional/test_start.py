@@ -14,14 +14,13 @@
 
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 import unittest
 
 import testscenarios
 import yaml
 
+from tests.functional import init_host
 from tests.functional import test_loading
 
 load_tests = testscenarios.load_tests_apply_scenarios
@@ -57,17 +56,7 @@ class FailClosedTest(unittest.TestCase):
         """Start it, and look for the names in its last words."""
         conf = self._write('nova.conf', test_loading.NOVA_CONF.format(
             directory=self.folder) + options)
-        environ = {name: value for name, value in os.environ.items()
-                   if not name.startswith(('PYTHON', 'OS_', 'POD_', 'NODE_',
-                                           'KUBERNETES_'))}
-        done = subprocess.run(
-            [sys.executable, os.path.join(test_loading.HERE,
-                                          'nova_compute.py'),
-             '--config-file', conf], cwd=self.folder, text=True, timeout=120,
-            capture_output=True, env=dict(
-                environ, PYTHONPATH=test_loading.TOP, NOVA_K8S_INIT_HOST='1',
-                OS_NOVA_DISABLE_EVENTLET_PATCHING='0' if self.eventlet
-                else '1'))
+        done = init_host.run(conf, self.eventlet)
         said = done.stdout + done.stderr
         self.assertEqual(1, done.returncode, said)
         self.assertNotIn('Traceback', said)
