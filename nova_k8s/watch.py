@@ -52,6 +52,9 @@ PROBATION = 2
 # a word, would be asked without a pause.
 SHORTEST = 1
 
+# Seconds between two connections that are not made any more.
+STOPPING = 0.01
+
 # What objects() says until the first answer.
 NOT_YET = 'not yet connected'
 
@@ -133,7 +136,10 @@ class Watch:
             self._informer.add_event_handler(event, self._works)
         self._informer.add_event_handler(informer.ERROR, self._failed)
         self._informer.start()
-        stop.wait()
+        while not stop.wait(PERIOD):
+            # A new thread if it ended: by an exception outside of what the
+            # informer guards.
+            self._informer.start()
         self._informer.stop()
         self._probation.cancel()
 
@@ -209,4 +215,7 @@ class Watch:
         # Sixteen: a thousand doublings, half a day, are too much for a float.
         longest = min(LAST_DELAY,
                       FIRST_DELAY * 2 ** min(16, self._failures - 1))
-        self._stop.wait(longest * random.uniform(0.5, 1))
+        if self._stop.wait(longest * random.uniform(0.5, 1)):
+            # The informer comes back at once until run() has stopped it, and
+            # a green thread that never waits keeps run() from doing so.
+            time.sleep(STOPPING)

@@ -17,6 +17,7 @@ import time
 
 import fixtures
 from kubernetes import client
+from kubernetes.informer import informer
 
 from nova_k8s import errors
 from nova_k8s import watch
@@ -156,6 +157,39 @@ class WatchTest(WatchTestBase):
         # Not only when the watch ends by itself.
         self.assertFalse(self.thread.is_alive())
         self.assertEqual(0, self.server.watched)
+
+    def test_stop_while_it_fails(self):
+        # A thread that never waits is all that a green thread's process does.
+        self.server.will_watch(status=403, lasts=0)
+        self._start()
+        self._fails('403')
+        original = self.watch._informer.stop
+
+        def stop():
+            time.sleep(0.2)
+            original()
+
+        self.useFixture(fixtures.MockPatchObject(
+            self.watch._informer, 'stop', stop))
+        before = self.watch._failures
+        self._end()
+        self.assertFalse(self.thread.is_alive())
+        self.assertLess(self.watch._failures - before, 100)
+
+    def test_thread_that_ended(self):
+        self.useFixture(fixtures.MockPatchObject(watch, 'PERIOD', 0.2))
+        self.server.will_watch(lasts=0.3)
+        original = informer.Watch
+
+        def broken():
+            informer.Watch = original
+            raise MemoryError
+
+        self.addCleanup(setattr, informer, 'Watch', original)
+        informer.Watch = broken
+        self._start()
+        self._await(lambda: self.server.watched)
+        self._works()
 
 
 class FailureTest(WatchTestBase):
