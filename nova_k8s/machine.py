@@ -38,8 +38,9 @@ def given(text):
 
     :raises errors.Refused: when it is something else
     """
-    fields = dict(each.partition('=')[::2] for each in text.split(','))
-    if sorted(fields) != ['cpus', 'memory']:
+    pairs = [each.partition('=')[::2] for each in text.split(',')]
+    fields = dict(pairs)
+    if sorted(name for name, _ in pairs) != ['cpus', 'memory']:
         raise errors.Refused(
             f'--machine {text}: expected cpus=NUMBER,memory=QUANTITY, for '
             f'example cpus=64,memory=256Gi')

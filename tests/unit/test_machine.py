@@ -54,7 +54,8 @@ class BadGivenTest(base.TestCase):
     scenarios = [(text or 'nothing', {'text': text}) for text in (
         '', ',', 'cpus', 'cpus=64', 'memory=1Gi', 'cpus=64,memory',
         'cpus=64,memory=', 'cpus=,memory=1Gi', 'cpus=64,memory=1Gi,',
-        'cpus=64,memory=1Gi,disk=1', 'cpus=many,memory=1Gi',
+        'cpus=64,memory=1Gi,disk=1', 'cpus=64,cpus=4,memory=1Gi',
+        'cpus=many,memory=1Gi',
         'cpus=64,memory=1GiB', 'cpus=-1,memory=1Gi', 'cpus=NaN,memory=1Gi',
         'cpus=64;memory=1Gi', 'cpus=0,memory=1Gi', 'cpus=999m,memory=1Gi',
         'cpus=64,memory=0', 'cpus=64,memory=1023Ki')]
