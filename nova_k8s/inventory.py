@@ -198,15 +198,17 @@ def warnings(budget, stock, dedicated=0):
                 f'the limit.')
     for resource_class, limit in limits(budget, 'host').items():
         record = stock.get(resource_class)
-        if limit is None or record is None:
+        if record is None:
             continue
         has, reserved = record['total'], record['reserved']
         field = f'resources.limits.{FIELDS[resource_class]}'
+        if limit is None:
+            limit = has
         if limit > has:
             found.append(
                 f'{budget.source}: {field} allows {limit} {resource_class}, '
                 f'the machine has {has}: {has} is reported.')
-        if 1 <= limit <= reserved or has <= reserved:
+        if 1 <= min(limit, has) <= reserved:
             found.append(
                 f'{budget.source}: of {min(limit, has)} {resource_class}, '
                 f'{reserved} are reserved: nothing is left for guests.')

@@ -274,11 +274,19 @@ class WarningsTest(base.TestCase):
                 ('of 8192 MEMORY_MB', f'{reserved} are reserved', 'nothing'),
                 machine=machine)
         self._warnings(machine={MEMORY_MB: record(16384, reserved=8191)})
+        self._warnings(
+            ('8192 MEMORY_MB', 'has 512'), ('of 512 MEMORY_MB', 'nothing'),
+            machine={VCPU: record(4), MEMORY_MB: record(512, reserved=600)})
         # The limit is not what leaves nothing.
         self._warnings(
             ('of 512 MEMORY_MB', 'nothing'),
             machine={VCPU: record(4), MEMORY_MB: record(512, reserved=512)},
             memory=512 * MIB)
+
+    def test_all_of_a_machine_without_limit_is_reserved(self):
+        self._warnings(('of 512 MEMORY_MB', '512 are reserved', 'nothing'),
+                       machine={MEMORY_MB: record(512, reserved=512)},
+                       memory=None)
 
     def test_pinned_cpus(self):
         self._warnings(('60 PCPU', '[compute] cpu_dedicated_set'),
