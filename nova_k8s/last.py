@@ -90,7 +90,10 @@ def first(conf, source):
             source, 0 if known else conf.kubernetes.api_timeout))
     except errors.Unreadable as exc:
         if not known:
-            raise
+            raise errors.Unreadable(
+                f'{exc}; [kubernetes] kubeconfig, or else the service '
+                f'account of the pod, says which API server is asked'
+            ) from None
         return follow.State(
             known[0], f'{exc}; the limits are those of {known[1]}')
 

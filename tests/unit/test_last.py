@@ -247,7 +247,8 @@ class FirstTest(LastTestBase):
         source = mock.Mock(**{'read.side_effect': UNREADABLE})
         exc = self.assertRaises(errors.Unreadable, last.first,
                                 self.conf(api_timeout=1), source)
-        self.assertIs(UNREADABLE, exc)
+        self.assertIn(str(UNREADABLE), str(exc))
+        self.assertIn('[kubernetes] kubeconfig', str(exc))
 
     def test_files_are_not_kept(self):
         self.saved()
