@@ -190,8 +190,14 @@ class SeveralTest(ManifestTestBase):
         self.refused(errors.Refused, '[kubernetes] pod_name', container='x')
 
     def test_unknown_name(self):
-        self.refused(errors.Refused, 'Pod openstack/a',
-                     '[kubernetes] pod_name', name='x')
+        self.refused(errors.Refused, 'no object is called x',
+                     'Pod openstack/a', '[kubernetes] pod_name', name='x')
+
+    def test_no_name_is_no_match(self):
+        nameless = pod(cpu='9')
+        del nameless['metadata']['name']
+        self.write(nameless, workload(name='b', cpu='2'))
+        self.assertEqual(2000, self.read(name='b').cpu_millicores)
 
     def test_sidecar(self):
         third = pod('d')
