@@ -138,7 +138,9 @@ Files in it: ``cpu_millicores`` (``limits.cpu`` with ``divisor: 1m``) and
 ``memory_bytes`` (``limits.memory``). Add ``cpu_request_millicores``
 (``requests.cpu`` with ``divisor: 1m``) and ``memory_request_bytes``
 (``requests.memory``): where no limit is set, Kubernetes shows the node's
-allocatable instead, and only the requests betray it.
+allocatable instead, which is noticed where the request is not set either (0).
+A request without a limit cannot be told from one below a limit: make sure that
+the limit is set.
 """),
     cfg.StrOpt(
         'reserved_memory_mb',

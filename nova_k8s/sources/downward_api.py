@@ -32,8 +32,8 @@ memory_request_bytes (requests.memory), and hugepages_<size>_bytes
 (limits.hugepages-<size>).
 
 Where no limit is set, Kubernetes shows the node's allocatable in its place.
-The requests unmask that: a request that is not set is the limit where there
-is one, and 0 where there is none.
+A request of 0 unmasks that: a request that is not set is the limit where
+there is one. A request without a limit cannot be told from one below a limit.
 """
 
 import os
