@@ -168,10 +168,11 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         """
         if not self._node_name:
             return
+        context = nova_context.get_admin_context()
         try:
-            nodes = objects.ComputeNodeList.get_all_by_host(
-                nova_context.get_admin_context(), host)
+            nodes = objects.ComputeNodeList.get_all_by_host(context, host)
         except exception.ComputeHostNotFound:
+            self._check_host(context, host)
             return
         names = [node.hypervisor_hostname for node in nodes]
         if names and self._node_name not in names:
@@ -180,6 +181,21 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 f'{", ".join(names)}, and now it would be {self._node_name}. '
                 f'To keep the record and its allocations, set [kubernetes] '
                 f'hypervisor_hostname = {names[0]}')
+
+    def _check_host(self, context, host):
+        """Refuse the name of a compute node of another host."""
+        try:
+            other = objects.ComputeNode.get_by_nodename(
+                context, self._node_name)
+        except exception.ComputeHostNotFound:
+            return
+        raise errors.Refused(
+            f'Nova knows compute node {self._node_name} as that of host '
+            f'{other.host}, and this host is {host}. If that is this machine '
+            f'under another host name, as each new pod has one, set '
+            f'[DEFAULT] host = {other.host} (OS_DEFAULT__HOST in the '
+            f'environment); if not, give this one a name of its own in '
+            f'[kubernetes] hypervisor_hostname')
 
     def cleanup_host(self, host):
         for each in (self._service, self._follower, self._keeper,

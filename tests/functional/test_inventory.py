@@ -257,6 +257,20 @@ class NameTest(base.ServersTestBase):
         self.assertEqual('compute1', self.admin_api.get_server(server['id'])[
             'OS-EXT-SRV-ATTR:hypervisor_hostname'])
 
+    def test_another_host_on_the_same_node(self):
+        # [DEFAULT] host is not set, so it is the random name of the pod.
+        self.useFixture(fixtures.EnvironmentVariable('NODE_NAME', 'compute1'))
+        self.start(cpu='4', memory='4Gi')
+        providers = self.providers()
+        self.assertEqual(['compute1'], list(providers.values()))
+        self.assertRaises(SystemExit, self.start_compute,
+                          hostname='nova-compute-7d9f-fghij')
+        line, = [line for line in self.stdlog.logger.output.splitlines()
+                 if 'does not start' in line]
+        self.assertIn('compute node compute1 as that of host compute1', line)
+        self.assertIn('[DEFAULT] host = compute1', line)
+        self.assertEqual(providers, self.providers())
+
     def test_adoption(self):
         # It runs with Nova's own driver, under libvirt's host name.
         self.flags(compute_driver='libvirt.LibvirtDriver')

@@ -96,6 +96,16 @@ class DriverTestBase(base.TestCase):
         self.useFixture(fixtures.MockPatchObject(
             objects.ComputeNodeList, 'get_all_by_host', nodes))
 
+    def patch_other_host(self, host=None):
+        """What Nova's database knows of compute nodes of this name."""
+        def node(context, name):
+            if not host:
+                raise exception.ComputeHostNotFound(host=name)
+            return mock.Mock(host=host, hypervisor_hostname=name)
+
+        self.useFixture(fixtures.MockPatchObject(
+            objects.ComputeNode, 'get_by_nodename', node))
+
     def follow(self, present):
         self.driver._follower = follow.Follower(
             None, follow.State(present), None, None)
@@ -147,15 +157,17 @@ class StartTest(DriverTestBase):
         self.init_host = mock.Mock()
         self.patch_stock(init_host=self.init_host, cleanup_host=mock.Mock())
         self.patch_nodes()
+        self.patch_other_host()
 
     def _start(self):
         self.driver.init_host('host')
         self.addCleanup(self.driver.cleanup_host, 'host')
 
     def _refused(self, *names):
+        before = len(self.log.output)
         exc = self.assertRaises(SystemExit, self.driver.init_host, 'host')
         self.assertEqual(1, exc.code)
-        found = self.log.output.splitlines()
+        found = self.log.output[before:].splitlines()
         self.assertEqual(1, len(found), found)
         for name in ['nova-compute does not start', *names]:
             self.assertIn(name, found[0])
@@ -277,6 +289,18 @@ class StartTest(DriverTestBase):
     def test_name_that_nova_knows(self):
         self.patch_nodes('from-the-pod')
         self.assertEqual('from-the-pod', self._name())
+
+    def test_one_of_the_names_that_nova_knows(self):
+        self.patch_nodes('another', 'from-the-pod')
+        self.assertEqual('from-the-pod', self._name())
+
+    def test_new_host_where_nova_knows_the_name(self):
+        self.patch_other_host('nova-compute-7d9f-abcde')
+        self.manifest(node='from-the-pod', cpu='4', memory='8Gi')
+        self._refused(
+            'compute node from-the-pod', 'this host is host',
+            '[DEFAULT] host = nova-compute-7d9f-abcde',
+            '[kubernetes] hypervisor_hostname')
 
     def test_another_name_than_nova_knows(self):
         self.patch_nodes('host.example')
@@ -720,6 +744,8 @@ class NovaTest(base.TestCase):
     def test_compute_nodes_of_a_host(self):
         inspect.signature(objects.ComputeNodeList.get_all_by_host).bind(
             'context', 'host')
+        inspect.signature(objects.ComputeNode.get_by_nodename).bind(
+            'context', 'name')
         self.assertTrue(issubclass(exception.ComputeHostNotFound,
                                    exception.NotFound))
 
