@@ -16,6 +16,11 @@
 from oslo_config import cfg
 from oslo_config import types
 
+from nova_k8s import errors
+
+# The largest allocation ratio that Placement takes, that of its schema.
+_LARGEST_RATIO = 3.40282e+38
+
 
 class _Factor(types.Float):
     """A number from 0 to 1000; oslo.config takes nan to be above 0."""
@@ -198,6 +203,28 @@ def register_opts(conf):
     """Make conf know the [kubernetes] options; harmless when repeated."""
     conf.register_group(_group())
     conf.register_opts(OPTS, group='kubernetes')
+
+
+def check(conf):
+    """Look at every option that decides on what Nova is told.
+
+    oslo.config looks at a value when it is used first, which may be in a
+    periodic task long after the start, and takes nan for a ratio.
+
+    :param conf: nova.conf.CONF
+    :raises cfg.ConfigFileValueError: of an option of [kubernetes]
+    :raises errors.Refused: of an allocation ratio
+    """
+    for option in OPTS:
+        conf.kubernetes[option.dest]
+    for name in ('cpu_allocation_ratio', 'ram_allocation_ratio',
+                 'initial_cpu_allocation_ratio',
+                 'initial_ram_allocation_ratio'):
+        ratio = conf[name]
+        if ratio is not None and not 0 <= ratio <= _LARGEST_RATIO:
+            raise errors.Refused(
+                f'[DEFAULT] {name} is {ratio}, which Placement does not take; '
+                f'set a number such as 1.0')
 
 
 def list_opts():

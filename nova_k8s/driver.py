@@ -90,6 +90,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         """Start, or end nova-compute with one line that says why not."""
         problem = None
         try:
+            conf.check(CONF)
+            self._init_accounts()
             self._init_limits(host)
         except (errors.LimitsError, cfg.Error) as exc:
             problem = ' '.join(str(exc).split())
@@ -97,7 +99,6 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         if problem:
             LOG.error('nova-compute does not start: %s', problem)
             _end()
-        self._init_accounts()
         super().init_host(host)
         self._follower.start()
         self._keeper.start()

@@ -99,3 +99,6 @@ class FailClosedTest(unittest.TestCase):
                           'fails by itself')
         self._refused("'nowhere'",
                       options='[kubernetes]\nlimits_from = nowhere\n')
+        # Of what is used only when all is running.
+        self._refused('reserve_ahead',
+                      options='[kubernetes]\nreserve_ahead = -1\n')

@@ -14,7 +14,9 @@
 
 import os
 
+import nova.conf
 from oslo_config import cfg
+from placement.schemas import inventory as inventory_schema
 
 from nova_k8s import conf
 from nova_k8s import errors
@@ -23,6 +25,8 @@ from nova_k8s.sources import api
 from nova_k8s.sources import downward_api
 from nova_k8s.sources import manifest
 from tests.unit import base
+
+CONF = nova.conf.CONF
 
 
 class ConfTest(base.TestCase):
@@ -81,6 +85,44 @@ class ConfTest(base.TestCase):
         self.assertEqual('manifest', found.kubernetes.limits_from)
         self.assertEqual('/x', found.kubernetes.manifest)
         self.assertEqual('*', found.kubernetes.container)
+
+
+class CheckTest(base.TestCase):
+
+    def _check(self, text):
+        path = self.folder() + '/nova.conf'
+        with open(path, 'w', encoding='utf-8') as f:
+            f.write(text)
+        CONF([], project='nova', default_config_files=[path],
+             default_config_dirs=[])
+        self.addCleanup(CONF.reset)
+        conf.register_opts(CONF)
+        conf.check(CONF)
+
+    def test_what_nova_and_placement_take(self):
+        self._check('')
+        self._check('[DEFAULT]\ncpu_allocation_ratio = 0.0\n'
+                    'ram_allocation_ratio = 3.4e38\n')
+
+    def test_ratios(self):
+        for name in ('cpu_allocation_ratio', 'ram_allocation_ratio',
+                     'initial_cpu_allocation_ratio',
+                     'initial_ram_allocation_ratio'):
+            for value in ('nan', 'inf', '3.5e38'):
+                exc = self.assertRaises(errors.Refused, self._check,
+                                        f'[DEFAULT]\n{name} = {value}')
+                self.assertIn(f'[DEFAULT] {name} is ', str(exc))
+
+    def test_largest_ratio_is_that_of_placement(self):
+        properties = inventory_schema.BASE_INVENTORY_SCHEMA['properties']
+        ratio = properties['allocation_ratio']
+        self.assertEqual(ratio['maximum'], conf._LARGEST_RATIO)
+
+    def test_every_option_of_ours(self):
+        for option in conf.OPTS:
+            if isinstance(option, (cfg.IntOpt, cfg.BoolOpt)):
+                self.assertRaises(cfg.ConfigFileValueError, self._check,
+                                  f'[kubernetes]\n{option.name} = x')
 
 
 class SourceFromConfTest(base.TestCase):

@@ -205,12 +205,24 @@ class StartTest(DriverTestBase):
         self._refused('[kubernetes] manifest', 'limits_from')
 
     def test_option_that_is_not_valid(self):
-        path = self.folder() + '/nova.conf'
-        with open(path, 'w', encoding='utf-8') as f:
-            f.write('[kubernetes]\nlimits_from = x\n')
-        CONF([], project='nova', default_config_files=[path],
-             default_config_dirs=[])
-        self._refused('limits_from', "'x'")
+        # Whenever it is used first.
+        for line, *names in (
+                ('limits_from = x', 'limits_from', "'x'"),
+                ('overhead_factor = nan', 'overhead_factor'),
+                ('overhead_addition_mb = -1', 'overhead_addition_mb'),
+                ('reserve_ahead = x', 'reserve_ahead'),
+                ('[DEFAULT]\ncpu_allocation_ratio = nan',
+                 '[DEFAULT] cpu_allocation_ratio is nan'),
+                ('[libvirt]\nvirt_type = qemu\ntb_cache_size = x',
+                 'tb_cache_size')):
+            path = self.folder() + '/nova.conf'
+            with open(path, 'w', encoding='utf-8') as f:
+                f.write(f'[kubernetes]\n{line}\n')
+            CONF([], project='nova', default_config_files=[path],
+                 default_config_dirs=[])
+            if 'limits_from' not in line:
+                self.manifest(cpu='4', memory='8Gi')
+            self._refused(*names)
 
     def test_in_a_green_thread(self):
         # What such a thread ends with is forgotten.
@@ -377,6 +389,21 @@ class ReportTest(DriverTestBase):
         self.follow(some())
         data = self.driver.get_available_resource(NODE)
         self.assertEqual((4, 8192), (data['vcpus'], data['memory_mb']))
+
+    def test_class_that_nova_offers_no_longer(self):
+        # As if all CPUs were dedicated since: those allocated are still there.
+        self._report(some())
+        self.machine[inventory.VCPU] = 0
+        self.assertEqual((4, 4), self._report(some())['VCPU'])
+
+    def test_only_what_was_read_is_kept(self):
+        save = self.useFixture(fixtures.MockPatch('nova_k8s.last.save')).mock
+        present, stale = follow.State(some()), follow.State(some(), 'away')
+        for before, after in ((present, stale), (stale, stale)):
+            self.driver._tell(before, after)
+        save.assert_not_called()
+        self.driver._tell(stale, present)
+        save.assert_called_once_with(CONF, some())
 
     def test_warns_of_pinned_cpus(self):
         self.machine['PCPU'] = 60
