@@ -52,6 +52,8 @@ def main(argv=None):
 
 def _problem(args):
     """Run a command; return None, or what went wrong."""
+    if sys.stdout is None:
+        return 'stdout is closed'
     try:
         args.run(args)
         # Python itself does it too late for an exit status.

@@ -82,16 +82,17 @@ def configure(args):
     # wants Nova's defaults, not what happens to lie in /etc on the machine in
     # front of him.
     manifest = getattr(args, 'manifest', None)
-    files = args.config_file or ([] if manifest else None)
+    container = getattr(args, 'container', None)
+    files = args.config_file or ([] if manifest is not None else None)
     folders = [] if files == [] else None
     try:
         CONF([], project='nova', prog='nova-compute',
              default_config_files=files, default_config_dirs=folders)
-        if manifest:
+        if manifest is not None:
             CONF.set_override('limits_from', 'manifest', 'kubernetes')
             CONF.set_override('manifest', manifest, 'kubernetes')
-        if getattr(args, 'container', None):
-            CONF.set_override('container', args.container, 'kubernetes')
+        if container is not None:
+            CONF.set_override('container', container, 'kubernetes')
     except cfg.Error as exc:
         raise errors.Refused(str(exc)) from None
     except (OSError, ValueError) as exc:
@@ -100,6 +101,10 @@ def configure(args):
         raise errors.Refused(
             f'--config-file {given}: '
             f'{getattr(exc, "strerror", None) or exc}') from None
+    if container is not None and CONF.kubernetes.limits_from == 'downward_api':
+        raise errors.Refused(
+            '--container: with [kubernetes] limits_from = downward_api, the '
+            'volume itself names the container (containerName)')
 
 
 def report(machine_text=None, flavors=()):
@@ -107,6 +112,7 @@ def report(machine_text=None, flavors=()):
 
     :param flavors: 'vcpus,ram_mb' of flavors to try
     """
+    conf.check(CONF)
     sizes = [fit.size(text) for text in flavors]
     # Also without a flavor: nova-compute would not start with these options.
     settings = needs.settings(CONF)
@@ -116,7 +122,7 @@ def report(machine_text=None, flavors=()):
     kept = others.from_conf(CONF, look=False)
     inventory.check(budget, unlimited, inventory.reserved(CONF, kept.mb),
                     kept.option)
-    machine = (machines.given(machine_text) if machine_text else
+    machine = (machines.given(machine_text) if machine_text is not None else
                machines.from_libvirt(CONF.libvirt.connection_uri or
                                      'qemu:///system') or
                machines.local())
@@ -135,12 +141,22 @@ def report(machine_text=None, flavors=()):
         'warnings': ([f'stale: {state.problem}'] if state.stale else []) +
         inventory.warnings(budget, stock, machines.dedicated(machine)) +
         ([warning] if warning else []),
+        'notes': notes(),
     }
     if sizes:
         result['flavors'] = [
             fit.result(bounded, size, settings,
                        CONF.kubernetes.reserve_ahead) for size in sizes]
     return result, budget
+
+
+def notes():
+    """Return what to know of the figures that is no reason to worry."""
+    if inventory.reserved_memory(CONF)[0] is not None:
+        return []
+    return ['The memory reserved for other processes is the least: it is '
+            'measured where nova-compute runs, as [kubernetes] '
+            'reserved_memory_mb = auto.']
 
 
 def show(result, budget, out):
@@ -164,11 +180,8 @@ def show(result, budget, out):
             str(record['reserved']), str(record['allocation_ratio']),
             str(inventory.capacity(record)))
     out.print(grid)
-    if inventory.reserved_memory(CONF)[0] is None:
-        out.print('The memory reserved for other processes is the least: it '
-                  'is measured where nova-compute runs, as [kubernetes] '
-                  'reserved_memory_mb = auto.', highlight=False, markup=False,
-                  soft_wrap=True)
+    for line in result['notes']:
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
     if 'flavors' in result:
         out.print(fit.table(result['flavors']))
     for line in result['warnings']:

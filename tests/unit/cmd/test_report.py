@@ -17,12 +17,14 @@ import io
 import json
 import logging
 import os
+import sys
 from unittest import mock
 import warnings
 
 import fixtures
 import libvirt
 import nova.conf
+from oslo_config import cfg
 import testscenarios
 import yaml
 
@@ -103,7 +105,8 @@ class FormatTest(ReportTestBase):
 
     def _check(self, found):
         self.assertEqual(
-            ['machine', 'budget', 'inventory', 'warnings'], list(found))
+            ['machine', 'budget', 'inventory', 'warnings', 'notes'],
+            list(found))
         self.assertEqual({'cpus': 64, 'memory_mb': 2 ** 18,
                           'source': 'given'}, found['machine'])
         self.assertEqual(
@@ -119,6 +122,14 @@ class FormatTest(ReportTestBase):
                            'max_unit': 16384, 'step_size': 1,
                            'allocation_ratio': 1.0}}, found['inventory'])
         self.assertEqual([], found['warnings'])
+        note, = found['notes']
+        self.assertIn('reserved_memory_mb = auto', note)
+
+    def test_no_notes(self):
+        found = json.loads(self.succeed(
+            '--manifest', self.manifest(), *MACHINE, '--format', 'json',
+            '--config-file', self.nova_conf(reserved_memory_mb='256')))
+        self.assertEqual([], found['notes'])
 
     def test_json(self):
         self._check(json.loads(self.succeed(
@@ -246,7 +257,32 @@ class ErrorTest(ReportTestBase):
             '--manifest', self.manifest(*documents), *MACHINE, *args))
 
     def test_machine(self):
-        self._manifest('--machine', args=('--machine', 'x'))
+        for text in ('x', ''):
+            self._manifest('--machine', args=('--machine', text))
+
+    def test_no_manifest(self):
+        # As of a variable of the shell that is not set: no other source.
+        self.fail_with('[kubernetes] manifest is not set', args=(
+            '--manifest', '', '--config-file', self.nova_conf(
+                limits_from='downward_api')))
+
+    def test_manifest_is_read_without_the_configuration_of_this_machine(self):
+        with mock.patch.object(cfg, 'find_config_files', self.fail), \
+                mock.patch.object(cfg, 'find_config_dirs', self.fail):
+            self.succeed('--manifest', self.manifest(), *MACHINE)
+
+    def test_container_of_a_volume(self):
+        folder = self.folder()
+        for name, number in (('cpu_millicores', 4000),
+                             ('memory_bytes', 8 * GI)):
+            with open(os.path.join(folder, name), 'w',
+                      encoding='utf-8') as f:
+                f.write(str(number))
+        path = self.nova_conf(limits_from='downward_api',
+                              downward_api_dir=folder)
+        self.succeed('--config-file', path, *MACHINE)
+        self.fail_with('--container', 'downward_api', args=(
+            '--config-file', path, *MACHINE, '--container', 'x'))
 
     def test_no_such_file(self):
         self.fail_with('/none', 'No such file',
@@ -297,6 +333,26 @@ class ErrorTest(ReportTestBase):
         for value in ('nan', 'inf', '-1', '1e308'):
             self._manifest('overhead_factor', args=(
                 '--config-file', self.nova_conf(overhead_factor=value)))
+
+    def test_allocation_ratio(self):
+        for value in ('nan', 'inf', '1e300'):
+            for more in ((), ('--format', 'json'), ('--flavor', '1,512')):
+                self._manifest('cpu_allocation_ratio', args=(
+                    '--config-file', self.nova_conf(
+                        f'cpu_allocation_ratio = {value}'), *more))
+
+    def test_reserve_ahead(self):
+        self._manifest('reserve_ahead', args=(
+            '--config-file', self.nova_conf(reserve_ahead=-1)))
+
+    def test_stdout_is_closed(self):
+        # Python has none, then.
+        err = io.StringIO()
+        with contextlib.redirect_stderr(err), \
+                mock.patch.object(sys, 'stdout', None):
+            status = main.main(['report', '--manifest', self.manifest()])
+        self.assertEqual((1, 'nova-k8s: stdout is closed\n'),
+                         (status, err.getvalue()))
 
     def test_output_that_takes_no_umlaut(self):
         args = ('--manifest', self.manifest(workload('\xe4')), *MACHINE)
