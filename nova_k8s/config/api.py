@@ -145,7 +145,7 @@ class Reader:
     def _take_kubeconfig(self, path):
         from nova_k8s.kube import client
         try:
-            found = client.connect(path).configuration
+            found = client.connect(path, 'kubeconfig').configuration
         except Exception as exc:
             raise errors.Refused(str(exc)) from None
         self._host = found.host

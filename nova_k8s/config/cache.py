@@ -12,6 +12,7 @@
 
 """The last good read of objects, for a start while the API server is away."""
 
+import contextlib
 import dataclasses
 import os
 import stat
@@ -23,6 +24,10 @@ from nova_k8s.config import documents
 from nova_k8s.config import errors
 
 LOG = logging.getLogger(__name__)
+
+# Whether what is read may be kept: not while somebody only looks, as the file
+# tells what the service was started with.
+_keeping = True
 
 _SCHEMA = {
     'type': 'object',
@@ -61,7 +66,7 @@ class Cache:
 
     def save(self, found):
         """Keep documents; a disk that is full does not stop a service."""
-        if not self._path:
+        if not self._path or not _keeping:
             return
         # Not above: it loads jsonschema, and most keep nothing.
         from nova_k8s.util import statefile
@@ -97,6 +102,17 @@ class Cache:
             return None
         return ([documents.Document(**each) for each in record['documents']],
                 record['time'])
+
+
+@contextlib.contextmanager
+def untouched():
+    """Have no file changed within a with statement."""
+    global _keeping
+    _keeping = False
+    try:
+        yield
+    finally:
+        _keeping = True
 
 
 def read(cache, ask, secrets):

@@ -98,8 +98,9 @@ def from_options(place, key, options, secret=False):
     for name, group, option, value in options:
         if not _GROUP.fullmatch(group) or not _OPTION.fullmatch(option):
             raise errors.Refused(
-                f'{place}, key {name!r}: it is neither a file, <name>.conf, '
-                f'nor an option, {key.format(group="<group>", option="<option>")}')
+                f'{place}, key {name!r}: it is neither a file, <name>{_FILE}, '
+                f'nor an option, '
+                f'{key.format(group="<group>", option="<option>")}')
         lines += [f'[{group}]', f'{option} = {_value(place, name, value)}']
     text = '\n'.join(lines)
     return [Document(place, key, text, secret)] if lines else []

@@ -74,18 +74,23 @@ kept, and such a start fails.
 
     def read(self, conf, group_name):
         options = conf[group_name]
-        config_maps, secrets = options.config_maps, options.secrets
-        if not config_maps and not secrets:
-            raise errors.Refused('neither config_maps nor secrets is set')
         namespace = api.namespace(options.namespace, os.environ)
+        if not options.config_maps and not options.secrets:
+            raise errors.Refused('neither config_maps nor secrets is set')
 
         def ask():
             with api.Reader(options.kubeconfig, options.timeout) as reader:
-                return reader.documents(namespace, config_maps, secrets)
-        return cache.read(
-            cache_of(options.cache_dir, f'{conf.prog}-{group_name}',
-                     namespace, config_maps, secrets, options.cache_secrets),
-            ask, secrets)
+                return reader.documents(namespace, options.config_maps,
+                                        options.secrets)
+        return cache.read(self.cache(conf, group_name), ask, options.secrets)
+
+    def cache(self, conf, group_name):
+        """Return the Cache of a group."""
+        options = conf[group_name]
+        return cache_of(
+            options.cache_dir, f'{conf.prog}-{group_name}',
+            api.namespace(options.namespace, os.environ),
+            options.config_maps, options.secrets, options.cache_secrets)
 
 
 def cache_of(folder, name, namespace, config_maps, secrets, keep_secrets):

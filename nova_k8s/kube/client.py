@@ -31,24 +31,35 @@ def api_client(conf):
 
     :raises errors.Refused: when there is neither a cluster nor a kubeconfig
     """
+    return connect(conf.kubernetes.kubeconfig, '[kubernetes] kubeconfig',
+                   ', or limits_from = manifest')
+
+
+def connect(kubeconfig, option, otherwise=''):
+    """Return a kubernetes.client.ApiClient.
+
+    :param kubeconfig: path, or None for the service account of the pod
+    :param option: what it was named with, for messages
+    :param otherwise: what else to do where there is neither
+    :raises errors.Refused: when there is neither a cluster nor a kubeconfig
+    """
     configuration = client.Configuration()
-    options = conf.kubernetes
     try:
-        if options.kubeconfig:
+        if kubeconfig:
             config.load_kube_config(
-                options.kubeconfig, client_configuration=configuration,
+                kubeconfig, client_configuration=configuration,
                 persist_config=False)
         else:
             config.load_incluster_config(client_configuration=configuration)
     except (config.ConfigException, OSError, ValueError, TypeError,
             AttributeError, KeyError, yaml.YAMLError) as exc:
-        if options.kubeconfig:
+        if kubeconfig:
             raise errors.Refused(
-                f'[kubernetes] kubeconfig {options.kubeconfig}: '
+                f'{option} {kubeconfig}: '
                 f'{" ".join(str(exc).split())}') from None
         raise errors.Refused(
-            f'No service account of a pod here ({exc}); set [kubernetes] '
-            f'kubeconfig, or limits_from = manifest') from None
+            f'No service account of a pod here ({exc}); set '
+            f'{option}{otherwise}') from None
     # A repetition is the caller's affair: urllib3's own would hide for how
     # long nothing was heard.
     configuration.retries = False
