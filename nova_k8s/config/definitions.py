@@ -16,6 +16,7 @@ OpenStack's distributions advertise their options as entry points
 ``oslo.config.opts``, which the sample files are made of.
 """
 
+import copy
 from importlib import metadata
 import os
 import re
@@ -30,6 +31,9 @@ LOG = logging.getLogger(__name__)
 
 _LISTS = 'oslo.config.opts'
 _PROGRAMS = ('console_scripts', 'wsgi_scripts')
+
+# oslo.config adds them itself, and no file can set them.
+_OF_COMMAND_LINE = {'config_file', 'config_dir', 'shell_completion'}
 
 # Whose options every service may have beside its own: those of the drivers.
 _OURS = 'nova-k8s'
@@ -52,8 +56,12 @@ class Definitions:
                 self._add(group, opt)
 
     def _add(self, group, opt):
-        if (group, opt.dest) in self.opts:
+        if (group, opt.dest) in self.opts or (
+                group is None and opt.dest in _OF_COMMAND_LINE):
             return
+        # Of a plugin's options some are required where the plugin is used.
+        opt = copy.copy(opt)
+        opt.required = False
         self.opts[group, opt.dest] = opt
         for section, name in layers.names(group, opt):
             self._by_name.setdefault(_key(section, name), (group, opt))
