@@ -53,7 +53,6 @@ class Folder:
         """
         try:
             os.makedirs(self.path, 0o700, exist_ok=True)
-            os.chmod(self.path, 0o700)
             name = self._write(found)
             self._link(CURRENT, name)
             self._link(STARTED, name)
