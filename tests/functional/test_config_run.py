@@ -149,7 +149,7 @@ class TestCase(testtools.TestCase):
             lines = [line for line in self.said().splitlines()
                      if all(word in line for word in words)]
             return len(lines) >= times and lines
-        return wait_for(found, 60)
+        return wait_for(found, 120)
 
 
 class NovaComputeTest(TestCase):
