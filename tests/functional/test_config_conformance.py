@@ -31,8 +31,8 @@ import testtools
 
 from tests.functional import control_plane
 
-# What is so of every source of oslo.config, and the tests that say otherwise of
-# files.
+# What is so of every source of oslo.config, and the tests that say otherwise
+# of files.
 DIFFERENCES = {
     'the command line wins, wherever the files stand in it': """
         ChoicesTestCase.test_conf_file_choice_value_override
@@ -75,6 +75,7 @@ test_conf_file_common_deprecated_group
         SadPathTestCase.test_conf_file_broken
         """,
 }
+
 
 class Served:
     """ConfigOpts that take the files of the command line from a ConfigMap."""
