@@ -53,7 +53,9 @@ class EtcdDriver(source.Driver):
             help='File with the key of ``cert_file``.'),
         cfg.StrOpt(
             'user',
-            help='User of etcd, where its authentication is enabled.'),
+            help='User of etcd, where its authentication is enabled. The '
+                 'JSON gateway then takes a ``cert_file`` only if its subject '
+                 'has no common name.'),
         cfg.StrOpt(
             'password',
             secret=True,
@@ -72,12 +74,13 @@ class EtcdDriver(source.Driver):
         # Not above: oslo.config loads all drivers that are installed for a
         # service that uses one of them.
         import etcd3gw
+        from etcd3gw import exceptions
         import requests
         place = f'etcd {options.endpoint}'
         try:
             found = _client(etcd3gw, options).get_prefix(
                 prefix, sort_order='ascend', sort_target='key')
-        except etcd3gw.Etcd3Exception as exc:
+        except exceptions.Etcd3Exception as exc:
             detail = getattr(exc, 'detail_text', None) or str(exc)
             raise errors.Refused(f'{place}, prefix {prefix}: '
                                  f'{_message(detail)}') from None

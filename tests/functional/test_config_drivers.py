@@ -21,6 +21,8 @@ import time
 from unittest import mock
 
 import etcd3gw
+from etcd3gw import exceptions
+from etcd3gw import utils
 import fixtures
 from kubernetes import client
 from oslo_config import cfg
@@ -369,17 +371,20 @@ class Etcd(fixtures.Fixture):
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
-        # Not an ordinary user's: its name is no user of etcd.
-        self.certificate, self.key = self.authority.issue('client', '')
+        # etcd's gateway refuses users with a certificate that has a name.
+        self.certificate, self.key = self.authority.issue('client', None)
         self.client = etcd3gw.client(
-            '127.0.0.1', self.port, 'https', self.authority.path, self.key,
-            self.certificate, 5)
+            host='127.0.0.1', port=self.port, protocol='https',
+            ca_cert=self.authority.path, cert_key=self.key,
+            cert_cert=self.certificate, timeout=5)
+        # Authorities of the environment would replace this one.
+        self.client.session.trust_env = False
         deadline = time.monotonic() + 60
         while True:
             try:
                 self.client.status()
                 break
-            except etcd3gw.Etcd3Exception:
+            except exceptions.Etcd3Exception:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
@@ -394,7 +399,7 @@ class Etcd(fixtures.Fixture):
         self.post('/auth/user/grant', user='root', role='root')
         self.post('/auth/user/add', name='nova', password='very-secret')
         self.post('/auth/role/add', name='nova')
-        encode = etcd3gw.utils._encode
+        encode = utils._encode
         self.post('/auth/role/grant', name='nova', perm={
             'permType': 'READ', 'key': encode('/nova/'),
             'range_end': encode('/nova0')})
@@ -407,7 +412,7 @@ class EtcdTest(TestCase):
     def setUp(self):
         super().setUp()
         host, port = self.plane.etcd_url.removeprefix('http://').split(':')
-        self.etcd = etcd3gw.client(host, int(port), timeout=5)
+        self.etcd = etcd3gw.client(host=host, port=int(port), timeout=5)
         self.prefix = f'/{control_plane.unique("nova")}'
 
     def source(self, **options):
@@ -491,7 +496,7 @@ class OptionListsTest(TestCase):
             program, [], {'cluster': self.kubernetes('all')}))
         prefix = f'/{control_plane.unique("all")}'
         host, port = self.plane.etcd_url.removeprefix('http://').split(':')
-        etcd = etcd3gw.client(host, int(port), timeout=5)
+        etcd = etcd3gw.client(host=host, port=int(port), timeout=5)
         for group, name, value in parsed(text):
             etcd.put(f'{prefix}/{group}/{name}', value)
         self.assertEqual(with_file, self._values(program, [], {'etcd': {
