@@ -52,6 +52,13 @@ class Budget:
     node_name: ty.Optional[str] = None
     """spec.nodeName of the pod, where it is known."""
 
+    deletion_time: ty.Optional[str] = None
+    """By when the pod is to be gone, while somebody deletes it.
+
+    metadata.deletionTimestamp, as Kubernetes writes it: the time of the
+    request and the grace period.
+    """
+
     resize_pending: ty.Optional[str] = dataclasses.field(
         default=None, compare=False)
     """Why the kubelet has not accepted a resize that the spec wishes."""
@@ -59,6 +66,11 @@ class Budget:
     pod: ty.Optional['Reference'] = dataclasses.field(
         default=None, compare=False)
     """The pod in the cluster that it was read from."""
+
+    @property
+    def terminating(self):
+        """The pod is being deleted: its guests stay, no new ones may come."""
+        return self.deletion_time is not None
 
     @property
     def cpu_cores(self):

@@ -62,6 +62,7 @@ _SCHEMA = {
                 'missing': {'type': 'array', 'items': {'type': 'string'}},
                 'caveats': {'type': 'array', 'items': {'type': 'string'}},
                 'node_name': _TEXT,
+                'deletion_time': _TEXT,
                 'resize_pending': _TEXT,
                 'pod': {
                     'type': ['object', 'null'],

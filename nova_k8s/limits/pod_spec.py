@@ -135,8 +135,15 @@ def _parse(pod, choice, who, read_from):
         memory_request_bytes=_integer(requests[MEMORY]),
         missing=tuple(missing),
         node_name=errors.named(spec.get('nodeName') or '') or None,
+        deletion_time=_deletion_time(pod),
         resize_pending=pending,
         pod=_reference(pod))
+
+
+def _deletion_time(pod):
+    # Not told apart from rubbish: whatever is there, the pod will go.
+    found = _mapping(pod.get('metadata'), 'metadata').get('deletionTimestamp')
+    return None if found is None else errors.named(found)
 
 
 def _reference(pod):

@@ -30,7 +30,8 @@ FULL = budget.Budget(
     hugepages=(('1Gi', 2 ** 31), ('2Mi', 2 ** 22)),
     ephemeral_storage_bytes=2 ** 30, cpu_request_millicores=500,
     memory_request_bytes=2 ** 32, missing=('spec.x', 'spec.y'), caveats=('z',),
-    node_name='node-1', resize_pending='Deferred: later',
+    node_name='node-1', deletion_time='2026-11-24T20:30:00Z',
+    resize_pending='Deferred: later',
     pod=budget.Reference('Pod', 'b', 'uid-1', 'a'))
 UNREADABLE = errors.Unreadable('Pod a/b: cannot be read')
 

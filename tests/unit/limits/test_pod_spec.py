@@ -565,6 +565,28 @@ class BudgetTest(base.TestCase):
         self.assertNotEqual(before, pod_spec.parse(
             pod(container(limits=EIGHT))))
 
+    def test_pod_that_is_being_deleted(self):
+        present = pod(container(limits=FOUR))
+        before = pod_spec.parse(present)
+        self.assertFalse(before.terminating)
+        # A request, and the grace period: the limits hold until then.
+        present['metadata'].update(
+            deletionTimestamp='2026-11-24T20:30:00Z',
+            deletionGracePeriodSeconds=600)
+        found = pod_spec.parse(present)
+        self.assertTrue(found.terminating)
+        self.assertEqual('2026-11-24T20:30:00Z', found.deletion_time)
+        self.assertEqual(4000, found.cpu_millicores)
+        self.assertNotEqual(before, found)
+
+    def test_pod_that_is_being_deleted_by_what_is_no_time(self):
+        for rubbish in (0, '', [], {'a': 1}):
+            present = pod(container(limits=FOUR))
+            present['metadata']['deletionTimestamp'] = rubbish
+            found = pod_spec.parse(present)
+            self.assertTrue(found.terminating)
+            self.assertIsInstance(found.deletion_time, str)
+
 
 # As much of a pod as finds the deep places, with rubbish in all of them.
 KEYS = st.sampled_from([
@@ -572,7 +594,9 @@ KEYS = st.sampled_from([
     'status', 'containers', 'initContainers', 'containerStatuses',
     'initContainerStatuses', 'conditions', 'type', 'reason', 'resources',
     'limits', 'requests', 'cpu', 'memory', 'hugepages-2Mi', 'hugepages-',
-    'hugepages-1n', 'ephemeral-storage', 'restartPolicy', 'nodeName'])
+    'hugepages-1n', 'ephemeral-storage', 'restartPolicy', 'nodeName',
+    'deletionTimestamp', 'generation', 'observedGeneration', 'phase',
+    'state', 'running'])
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(),
     st.sampled_from(['0', '1', '4', '500m', '8Gi', '1e999999999',
