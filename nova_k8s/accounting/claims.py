@@ -55,6 +55,9 @@ def find_refusal(limit_mb, others_mb, needs, need):
     """
     if limit_mb is None:
         return None
+    if limit_mb < 1:
+        return ('the limits of the pod are lost, or it is being deleted: '
+                'nothing new is placed on this compute node')
     used_mb = ledger.used_mb(needs)
     free_mb = limit_mb - others_mb - used_mb
     if need.total_mb <= free_mb:

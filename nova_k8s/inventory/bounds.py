@@ -69,7 +69,7 @@ def total(machine, limit, last):
     return bounded, False
 
 
-def apply(stock, limits, last, reserved_mb=None):
+def apply(stock, limits, last, reserved_mb=None, closed=False):
     """Return the inventory of the compute node, within the limits.
 
     :param stock: the records of Nova's driver by resource class
@@ -77,6 +77,7 @@ def apply(stock, limits, last, reserved_mb=None):
     :param last: the records last returned from here by resource class
     :param reserved_mb: what is reserved of MEMORY_MB, where that is not what
         Nova's driver reserves
+    :param closed: nothing new may be placed, whatever the limits are
     """
     inventory = dict(stock)
     for resource_class, limit in limits.items():
@@ -89,9 +90,10 @@ def apply(stock, limits, last, reserved_mb=None):
         if record and reserved_mb is not None and (
                 resource_class == MEMORY_MB):
             record = dict(record, reserved=reserved_mb)
+        bounded, full = total(machine, limit,
+                              before['total'] if before else 0)
         inventory[resource_class] = _bound_record(
-            record or before,
-            *total(machine, limit, before['total'] if before else 0))
+            record or before, bounded, full or closed)
     return inventory
 
 

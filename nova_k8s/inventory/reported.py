@@ -49,8 +49,16 @@ class Reported:
     def limits(self):
         return bounds.limits(self._budget(), self._unlimited)
 
+    @property
+    def _closed(self):
+        """Guests stay, and no new ones come: their pod is being deleted."""
+        present = self._budget()
+        return bool(present and present.terminating)
+
     def memory_limit_mb(self):
         """What guests and others may use together, in MiB; None without."""
+        if self._closed:
+            return 0
         machine = self._stock.get(bounds.MEMORY_MB)
         limit = self.limits[bounds.MEMORY_MB]
         return min((each for each in (limit, machine and machine['total'])
@@ -97,7 +105,7 @@ class Reported:
     def _wanted(self):
         """The records to report of what the pod's limits bound."""
         bounded = bounds.apply(self._stock, self.limits, self._records,
-                               self.reserved_mb())
+                               self.reserved_mb(), self._closed)
         return {resource_class: bounded[resource_class]
                 for resource_class in bounds.FIELDS
                 if resource_class in bounded}

@@ -138,6 +138,17 @@ class BoundTest(base.TestCase):
             self.assertEqual((total, reserved),
                              (last[VCPU]['total'], last[VCPU]['reserved']))
 
+    def test_closed_keeps_the_limits(self):
+        # So that what is here may still move away: Placement refuses a move
+        # of what is larger than max_unit.
+        stock = {VCPU: record(64, reserved=2)}
+        found = bounds.apply(stock, {VCPU: 8}, {}, closed=True)
+        self.assertEqual((8, 8, 8), (
+            found[VCPU]['total'], found[VCPU]['reserved'],
+            found[VCPU]['max_unit']))
+        self.assertEqual(2, bounds.apply(stock, {VCPU: 8}, found)[VCPU][
+            'reserved'])
+
     def test_class_that_nova_no_longer_reports(self):
         last = bounds.apply({VCPU: record(64)}, {VCPU: 8}, {})
         for limit in (8, 0, None):
