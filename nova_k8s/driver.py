@@ -31,6 +31,7 @@ from nova_k8s.accounting import accounts
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
+from nova_k8s.confinement import cgroup
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import compute_node
@@ -90,7 +91,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         overhead = instance_overhead.InstanceOverhead(
             instance_overhead.settings_from(CONF))
         source = sources.from_conf(CONF)
-        state = checkpoint.start(CONF, source)
+        enforced = cgroup.enforced_from_conf(CONF)
+        state = checkpoint.start(CONF, source, enforced or watcher.nothing)
         reserve = pod_reserve.from_conf(CONF)
         bounds.check(state.budget, CONF.kubernetes.unlimited,
                      bounds.reserved_by_class(CONF, reserve.mb),
@@ -107,7 +109,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 kube_node or host, CONF.kubernetes.api_timeout)
             self._recorder.start()
         self._watcher = watcher.Watcher(
-            source, state, self._tell, self._publish)
+            source, state, self._tell, self._publish, enforced)
         self._reported = reported.Reported(
             self._budget, CONF.kubernetes.unlimited)
         self._publisher = publisher.Publisher(self._publish, self._measure)

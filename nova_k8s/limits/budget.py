@@ -59,6 +59,26 @@ class Budget:
     request and the grace period.
     """
 
+    generation: ty.Optional[int] = dataclasses.field(
+        default=None, compare=False)
+    """metadata.generation: how often the spec has changed."""
+
+    resizing: ty.Optional[str] = dataclasses.field(
+        default=None, compare=False)
+    """Why its status may not show yet what is in force."""
+
+    unconfirmed: ty.Optional[str] = dataclasses.field(
+        default=None, compare=False)
+    """Why nothing tells whether a growth is in force."""
+
+    withheld: ty.Optional[str] = dataclasses.field(
+        default=None, compare=False)
+    """What was said beyond these limits, and why it does not count."""
+
+    resize_error: ty.Optional[str] = dataclasses.field(
+        default=None, compare=False)
+    """Why the kubelet does not do a resize that it has accepted."""
+
     resize_pending: ty.Optional[str] = dataclasses.field(
         default=None, compare=False)
     """Why the kubelet has not accepted a resize that the spec wishes."""
@@ -92,6 +112,15 @@ class Budget:
             'ephemeral_storage_bytes': self.ephemeral_storage_bytes,
             'source': self.source,
         }
+
+
+def describe(found):
+    """The limits in words."""
+    cpu, memory_mb = found.cpu_millicores, found.memory_mb
+    return '%s and %s' % (
+        'no CPU limit' if cpu is None else f'{cpu} millicores of CPU',
+        'no memory limit' if memory_mb is None
+        else f'{memory_mb} MiB of memory')
 
 
 def find_shortfall(budget, unlimited):
