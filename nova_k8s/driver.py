@@ -245,8 +245,11 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         if not after.budget:
             checkpoint.forget(CONF)
         subject = after.budget or (before and before.budget)
+        use = None
+        if before and before.budget != after.budget:
+            use = messages.Use(*self._accounts.use())
         for line in messages.for_change(
-                before, after, CONF.kubernetes.unlimited):
+                before, after, CONF.kubernetes.unlimited, use):
             self._say(line, subject and subject.pod)
         if self._service:
             self._service.wake()

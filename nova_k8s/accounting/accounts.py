@@ -96,6 +96,16 @@ class Accounts:
         claims.locked(self._ledger.release, uuid)
         self._changed()
 
+    def use(self):
+        """Return (MiB in use, MiB of stopped guests), as last counted."""
+        return claims.locked(self._use)
+
+    def _use(self):
+        stopped_mb = self._ledger.stopped_mb()
+        needs = self._ledger.needs(time.monotonic())
+        return (self._reserve.mb + ledgers.used_mb(needs) - stopped_mb,
+                stopped_mb)
+
     def measure(self):
         """Look what others and guests use. Does I/O."""
         # None before the first audit: what Nova has not counted yet.

@@ -21,6 +21,7 @@ import functools
 import threading
 
 from nova.compute import claims
+from nova.compute import power_state
 from nova.compute import resource_tracker
 from nova import exception
 from nova import objects
@@ -31,6 +32,9 @@ from oslo_utils import excutils
 from nova_k8s.accounting import ledger
 
 LOG = logging.getLogger(__name__)
+
+# Of guests that have no memory now, and may be started without a claim.
+_STOPPED = (power_state.SHUTDOWN, power_state.CRASHED, power_state.SUSPENDED)
 
 # Set in a thread whose claim was refused here, see count_no_refusals().
 _refused = threading.local()
@@ -125,6 +129,7 @@ def follow(tracker, ledger, need_of):
         flavor = (object_or_dict if isinstance(object_or_dict, objects.Flavor)
                   else instance.flavor)
         usage['nova_k8s'] = (instance.uuid, need_of(instance, flavor))
+        ledger.note(instance.uuid, instance.power_state in _STOPPED)
         return usage
 
     def update_usage(usage, nodename, sign=1):

@@ -29,6 +29,7 @@ class Ledger:
         self._counted = {}
         self._held = {}
         self._measured = {}
+        self._stopped = set()
 
     def clear(self):
         """Forget what was counted: Nova is about to count again.
@@ -74,6 +75,16 @@ class Ledger:
 
     def holds(self, uuid):
         return uuid in self._held
+
+    def note(self, uuid, stopped):
+        """Know whether a guest is stopped: it is counted all the same."""
+        (self._stopped.add if stopped else self._stopped.discard)(uuid)
+
+    def stopped_mb(self):
+        """What guests take that are stopped, once they are started."""
+        self._stopped &= self._counted.keys()
+        return used_mb(self._larger(uuid, need) for uuid in self._stopped
+                       for need in self._counted[uuid])
 
     def uuids(self):
         """Of all guests that are counted or held."""

@@ -36,10 +36,10 @@ class Use(ty.NamedTuple):
     """What guests take of the memory, each with what QEMU costs beyond."""
 
     used_mb: int
-    """By those that run, and by what else runs in the pod."""
+    """By those that run, and by what else runs in the pod, in MiB."""
 
     stopped_mb: int = 0
-    """By those that are stopped. To start one, Nova claims nothing."""
+    """By those that are stopped, in MiB. To start one, Nova claims nothing."""
 
 
 def for_change(before, after, unlimited, use=None):

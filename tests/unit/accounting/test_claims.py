@@ -17,6 +17,7 @@ from unittest import mock
 
 import fixtures
 from nova.compute import claims as nova_claims
+from nova.compute import power_state
 from nova import exception
 from nova import objects
 
@@ -164,6 +165,18 @@ class FollowTest(base.TestCase):
         self.assertEqual([], tracker._update_usage_from_instances(
             None, [], 'node'))
         self.assertEqual([], ledger.needs(0))
+
+    def test_guests_that_are_stopped(self):
+        ledger, tracker = ledgers.Ledger(), Tracker()
+        claims.follow(tracker, ledger, lambda *_: SMALL)
+        for state, stopped_mb in (
+                (power_state.RUNNING, 0), (power_state.SHUTDOWN, 572),
+                (power_state.PAUSED, 0), (power_state.CRASHED, 572),
+                (power_state.NOSTATE, 0), (power_state.SUSPENDED, 572)):
+            # As an audit finds it.
+            tracker._update_usage_from_instances(
+                None, [mock.Mock(uuid='a', power_state=state)], 'node')
+            self.assertEqual(stopped_mb, ledger.stopped_mb(), state)
 
     def test_audit_that_fails(self):
         first, second = mock.Mock(uuid='a'), mock.Mock(uuid='b')

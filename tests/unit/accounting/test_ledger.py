@@ -50,6 +50,21 @@ class LedgerTest(base.TestCase):
         self.ledger.clear()
         self.assertEqual([], self.needs())
 
+    def test_stopped_guests(self):
+        self.ledger.note(A, True)
+        self.assertEqual(0, self.ledger.stopped_mb())
+        self.ledger.add(A, SMALL)
+        self.ledger.add(B, LARGE)
+        self.ledger.note(A, True)
+        self.assertEqual(572, self.ledger.stopped_mb())
+        # Its room is kept all the same.
+        self.assertEqual([SMALL, LARGE], self.needs())
+        self.ledger.note(A, False)
+        self.ledger.note(B, True)
+        self.assertEqual(4176, self.ledger.stopped_mb())
+        self.ledger.remove(B, LARGE)
+        self.assertEqual(0, self.ledger.stopped_mb())
+
     def test_resize_on_the_same_node(self):
         self.ledger.add(A, SMALL)
         self.ledger.add(A, LARGE)
