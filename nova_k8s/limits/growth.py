@@ -55,9 +55,7 @@ def follow(known, said, enforced=None):
                 f'{said.source}: a resize is under way ({said.resizing}), '
                 f'and what is in force until its end is not known')
         return dataclasses.replace(said, **_least(known, said))
-    if not same:
-        return said
-    return _confirm(known, said, enforced)
+    return _doubt(_confirm(known, said, enforced) if same else said, enforced)
 
 
 def _uid(present):
@@ -87,6 +85,19 @@ def _confirm(known, said, enforced):
     return dataclasses.replace(said, **held, withheld=(
         f'{budget.describe(said)} is wished, and nothing tells that it is in '
         f'force: {said.unconfirmed}'))
+
+
+def _doubt(said, enforced):
+    """Return said, with what to know where the own cgroup allows less."""
+    if not enforced or enforced.binding or not any(
+            _exceeds(getattr(said, field), getattr(enforced, field))
+            for field in ('cpu_millicores', 'memory_bytes')):
+        return said
+    return dataclasses.replace(said, caveats=said.caveats + (
+        f'the cgroup that nova-compute runs in enforces less '
+        f'({enforced.where}): a resize is not done, or these are the limits '
+        f'of another container; for those, set [kubernetes] pod_cgroup to its '
+        f'cgroup.',))
 
 
 def _cap(said, enforced):

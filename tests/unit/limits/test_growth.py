@@ -126,8 +126,17 @@ class FollowTest(base.TestCase):
 
     def test_own_cgroup_is_no_bound_where_it_may_be_another(self):
         for known in (None, some()):
-            self._follow(known, some(unconfirmed='x'), 4000, 4096,
-                         seen=enforced(1000, 1024, False))
+            for seen in (enforced(1000, 1024, False),
+                         enforced(1000, None, False),
+                         enforced(4000, 1024, False)):
+                found = self._follow(known, some(unconfirmed='x'), 4000, 4096,
+                                     seen=seen)
+                caveat, = found.caveats
+                for name in (seen.where, '[kubernetes] pod_cgroup'):
+                    self.assertIn(name, caveat)
+            found = self._follow(known, some(unconfirmed='x'), 4000, 4096,
+                                 seen=enforced(4000, 4096, False))
+            self.assertEqual((), found.caveats)
 
     def test_cgroup_enforces_less(self):
         # Seen after resizes during OOM kills: the container has the new
