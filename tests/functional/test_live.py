@@ -203,8 +203,8 @@ class LiveTest(base.ServersTestBase):
         self.remove_pod()
         self.create_pod(limits={'memory': '4Gi'})
         self.wait_for_inventory(VCPU=(4, 4), MEMORY_MB=(4096, 0))
-        self.wait_for(['LimitsAdopted', 'LimitsLost', 'LimitMissing',
-                       'LimitsRead'], self.event_reasons, seconds=30)
+        self.wait_for(['LimitsAdopted', 'LimitsLost', 'LimitMissing'],
+                      self.event_reasons, seconds=30)
         # On this pod, not on the one that had its name before.
         uid = self.compute.pod.metadata.uid
         event, = [
