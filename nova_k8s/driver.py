@@ -114,8 +114,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
             self._publisher.wake)
-        self._reported.reserved_mb = self._accounts.reserved_mb
-        self._reported.others_mb = lambda: self._accounts.others_mb
+        self._reported.accounts = self._accounts
         tracker = self._tracker()
         if tracker:
             self._accounts.follow(tracker)

@@ -67,6 +67,10 @@ class Accounts:
             self._ledger.needs(time.monotonic()), self._reserve.mb,
             self._conf.kubernetes.reserve_ahead)
 
+    def largest(self):
+        """Return (VCPU, MEMORY_MB) of the largest allocations here."""
+        return ledgers.largest(self._ledger.needs(time.monotonic()))
+
     def admit(self, claim):
         """Return why a claim cannot be met, or None; see claims.guard()."""
         return self._find_refusal(*self._overhead.of_claim(claim))

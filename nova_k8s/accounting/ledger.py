@@ -133,6 +133,12 @@ class Ledger:
         return dataclasses.replace(need, overhead_mb=measured)
 
 
+def largest(needs):
+    """Return (VCPU, MEMORY_MB) of the largest allocations among guests."""
+    return (max((need.vcpus for need in needs), default=0),
+            max((need.allocated_mb for need in needs), default=0))
+
+
 def used_mb(needs):
     """What guests take of the memory limit."""
     return sum(need.total_mb for need in needs)

@@ -97,6 +97,9 @@ class Guest:
     allocated_mb: ty.Optional[int] = None
     """MEMORY_MB that Placement allocates for it; None for its memory."""
 
+    allocated_vcpus: ty.Optional[int] = None
+    """VCPU that Placement allocates for it; None for its vCPUs."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -120,7 +123,10 @@ class Need:
 
     overhead_mb: int
     allocated_mb: int
-    """What Placement has for it already."""
+    """MEMORY_MB that Placement has for it already."""
+
+    vcpus: int = 0
+    """VCPU that Placement has for it at most."""
 
     @property
     def total_mb(self):
@@ -165,7 +171,8 @@ def need(guest, settings, measured_mb=0):
     allocated_mb = (guest.memory_mb if guest.allocated_mb is None
                     else guest.allocated_mb)
     return Need(0 if guest.huge_pages else guest.memory_mb, overhead_mb,
-                allocated_mb)
+                allocated_mb, guest.vcpus if guest.allocated_vcpus is None
+                else guest.allocated_vcpus)
 
 
 def guest(memory_mb, vcpus, extra_specs, image_properties, settings,
@@ -213,16 +220,17 @@ def guest(memory_mb, vcpus, extra_specs, image_properties, settings,
                   _RESOURCES.fullmatch, extra_specs) if match)),
         arm64=arm64,
         translated_mb=settings.translated_mb,
-        allocated_mb=allocated_mb(extra_specs))
+        allocated_mb=asked('MEMORY_MB', extra_specs),
+        allocated_vcpus=asked('VCPU', extra_specs))
 
 
-def allocated_mb(extra_specs):
-    """MEMORY_MB that a flavor asks Placement for, None for its memory.
+def asked(resource_class, extra_specs):
+    """What a flavor asks Placement for itself, None where it does not.
 
-    The property resources:MEMORY_MB replaces what Nova's scheduler would
-    allocate (nova/scheduler/utils.py, ResourceRequest).
+    A property such as resources:MEMORY_MB replaces what Nova's scheduler
+    would allocate (nova/scheduler/utils.py, ResourceRequest).
     """
-    value = extra_specs.get('resources:MEMORY_MB')
+    value = extra_specs.get(f'resources:{resource_class}')
     try:
         return None if value is None else max(0, int(value))
     except ValueError:

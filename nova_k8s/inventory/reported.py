@@ -37,9 +37,8 @@ class Reported:
     def __init__(self, budget, unlimited):
         self._budget = budget
         self._unlimited = unlimited
-        # What is to be reserved of MEMORY_MB, and what of it for others than
-        # guests; None for what Nova's driver reserves.
-        self.reserved_mb = self.others_mb = lambda: None
+        # accounting.accounts.Accounts; None for what Nova's driver reserves.
+        self.accounts = None
         # What Nova's driver said last, before any limit.
         self._stock = {}
         self._records = {}
@@ -96,8 +95,13 @@ class Reported:
 
     def _wanted(self):
         """The records to report of what the pod's limits bound."""
+        reserved_mb, largest = None, None
+        if self.accounts:
+            reserved_mb = self.accounts.reserved_mb()
+            largest = dict(zip((bounds.VCPU, bounds.MEMORY_MB),
+                               self.accounts.largest()))
         bounded = bounds.apply(self._stock, self.limits, self._records,
-                               self.reserved_mb())
+                               reserved_mb, largest)
         return {resource_class: bounded[resource_class]
                 for resource_class in bounds.FIELDS
                 if resource_class in bounded}
@@ -141,10 +145,9 @@ class Reported:
         seen = (self._budget(), dedicated,
                 {name: record['total'] for name, record in stock.items()})
         if seen != self._warned and seen[0]:
-            others_mb = self.others_mb()
-            if others_mb is not None and bounds.MEMORY_MB in stock:
+            if self.accounts and bounds.MEMORY_MB in stock:
                 stock[bounds.MEMORY_MB] = dict(
-                    stock[bounds.MEMORY_MB], reserved=others_mb)
+                    stock[bounds.MEMORY_MB], reserved=self.accounts.others_mb)
             for line in bounds.list_warnings(seen[0], stock, dedicated):
                 LOG.warning('%s', line)
             line = bounds.warn_of_ratio(

@@ -62,7 +62,7 @@ class NeedsTest(base.TestCase):
 
     def test_instance(self):
         some = instance()
-        self.assertEqual(overhead.Need(512, 59, 512),
+        self.assertEqual(overhead.Need(512, 59, 512, 1),
                          self.needs(some, some.flavor))
         self.assertEqual(1024, self.needs(some, flavor(1024)).memory_mb)
 
@@ -106,7 +106,7 @@ class NeedsTest(base.TestCase):
         claim = mock.Mock(instance=instance(), migration=None,
                           _pci_requests=mock.Mock(requests=[]),
                           spec=['instance', 'migration', '_pci_requests'])
-        self.assertEqual((overhead.Need(512, 59, 512), A),
+        self.assertEqual((overhead.Need(512, 59, 512, 1), A),
                          self.needs.of_claim(claim))
 
     def test_claim_of_a_move(self):
@@ -115,7 +115,7 @@ class NeedsTest(base.TestCase):
                 instance=instance(), flavor=flavor(1024), image_meta=image(),
                 migration=mock.Mock(is_same_host_resize=here),
                 _pci_requests=mock.Mock(requests=[]))
-            self.assertEqual((overhead.Need(1024, 61, 1024), without),
+            self.assertEqual((overhead.Need(1024, 61, 1024, 1), without),
                              self.needs.of_claim(claim))
 
     def test_settings(self):
@@ -150,7 +150,7 @@ class NeedsTest(base.TestCase):
 
     def test_measured(self):
         ledger = ledgers.Ledger()
-        ledger.add(A, overhead.Need(512, 59, 512))
+        ledger.add(A, overhead.Need(512, 59, 512, 1))
         running = {A: mock.Mock(**{'used.return_value': usage.Used(
             512 * 1024, 60 * 1024, 1, 0)}), 'b': mock.Mock(
                 **{'used.side_effect': OSError()}), 'c': mock.Mock(
@@ -206,7 +206,7 @@ class NeedsTest(base.TestCase):
         some = instance()
         self.needs(some, some.flavor)
         ledger = ledgers.Ledger()
-        ledger.add(A, overhead.Need(512, 59, 512))
+        ledger.add(A, overhead.Need(512, 59, 512, 1))
         for left in (1, 0):
             self.needs.measure(ledger, mock.Mock())
             self.assertEqual((left, left), (len(self.needs._known),

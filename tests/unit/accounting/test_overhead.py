@@ -111,7 +111,7 @@ class NeedTest(base.TestCase):
 
     def test_plain(self):
         need = overhead.need(guest(), self.settings)
-        self.assertEqual(overhead.Need(4096, 76, 4096), need)
+        self.assertEqual(overhead.Need(4096, 76, 4096, 2), need)
         self.assertEqual((4172, 76), (need.total_mb, need.reserved_mb))
 
     def test_the_larger_of_estimate_and_measurement(self):
