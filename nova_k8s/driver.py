@@ -106,11 +106,11 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 functools.partial(kube_client.api_client, CONF),
                 kube_node or host, CONF.kubernetes.api_timeout)
             self._recorder.start()
+        self._publisher = publisher.Publisher(self._publish, self._measure)
         self._watcher = watcher.Watcher(
-            source, state, self._tell, self._publish)
+            source, state, self._tell, self._publisher.wake)
         self._reported = reported.Reported(
             self._budget, CONF.kubernetes.unlimited)
-        self._publisher = publisher.Publisher(self._publish, self._measure)
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
             self._publisher.wake)

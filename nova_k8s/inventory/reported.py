@@ -13,13 +13,20 @@
 """What Nova and Placement were told of this compute node, and are to be told.
 """
 
+import functools
+
 from oslo_log import log as logging
 
 from nova_k8s.accounting import claims
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import placement
+from nova_k8s.util import deadline
 
 LOG = logging.getLogger(__name__)
+
+# Seconds that Placement has for one change. [placement] timeout, where it is
+# set, ends what was given up; Nova's default is to wait for ever.
+DEADLINE = 10
 
 # Where the compute node's record has what Placement has in its inventory.
 COMPUTE_NODE_FIELDS = ((bounds.VCPU, 'vcpus'),
@@ -39,6 +46,9 @@ class Reported:
         self._unlimited = unlimited
         # accounting.accounts.Accounts; None for what Nova's driver reserves.
         self.accounts = None
+        # Whether Placement may have something else than what was told: a
+        # write that failed may still have arrived.
+        self._unsure = False
         # What Nova's driver said last, before any limit.
         self._stock = {}
         self._records = {}
@@ -113,27 +123,45 @@ class Reported:
         Placement about each of them: the next one is a periodic task away.
 
         :param tracker: Nova's resource tracker
-        :raises errors.NotWritten: and what Nova's client of Placement raises
+        :raises errors.NotWritten: and what Nova's client of Placement raises;
+            TimeoutError when it does not answer
         """
         # Disabled: before the first periodic update, which will report.
-        if not tracker.disabled(nodename):
-            claims.locked(self._write, tracker, nodename)
+        while not tracker.disabled(nodename):
+            found = claims.locked(self._find_change, tracker, nodename)
+            if not found:
+                return
+            # Not under the lock: claims would wait for Placement as well.
+            compute_node, wanted = found
+            answer = deadline.call(
+                functools.partial(placement.write, tracker.reportclient,
+                                  compute_node.uuid, wanted),
+                DEADLINE, 'Placement')
+            claims.locked(self._keep, tracker, compute_node, wanted, *answer)
 
-    def _write(self, tracker, nodename):
+    def _find_change(self, tracker, nodename):
+        """Return (compute node, records) to write, or None."""
         wanted = self._wanted()
-        if not placement.differ(self._records, wanted):
-            return
-        compute_node = tracker.compute_nodes[nodename]
-        inventories, generation = placement.write(
-            tracker.reportclient, compute_node.uuid, wanted)
+        if not self._unsure and not placement.differ(self._records, wanted):
+            return None
+        self._unsure = True
+        return tracker.compute_nodes[nodename], wanted
+
+    def _keep(self, tracker, compute_node, wanted, inventories, generation):
+        """Have Nova know what Placement has."""
         self._records = wanted
         # What Nova's client knows of Placement, or it would write back what
         # was before. To have it forget and ask again is no way: meanwhile
         # nobody could disable the compute service in Placement.
         known = tracker.reportclient._provider_tree
+        self._unsure = False
         if known.exists(compute_node.uuid):
-            known.update_inventory(compute_node.uuid, inventories,
-                                   generation=generation)
+            its = known.data(compute_node.uuid).generation
+            # Nova wrote after us, perhaps what was before: look again.
+            self._unsure = its is not None and its > generation
+            if not self._unsure:
+                known.update_inventory(compute_node.uuid, inventories,
+                                       generation=generation)
         _save(compute_node, wanted)
 
     def _warn(self):
