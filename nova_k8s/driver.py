@@ -117,7 +117,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._reported.accounts = self._accounts
         tracker = self._tracker()
         if tracker:
-            self._accounts.follow(tracker)
+            self._accounts.follow(tracker, self._reported.memory_used_mb)
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._budget, node_source,
             self._tell_of_service)

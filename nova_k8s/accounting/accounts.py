@@ -47,13 +47,14 @@ class Accounts:
         self._ledger = ledgers.Ledger()
         self._overhead = overhead
 
-    def follow(self, tracker):
+    def follow(self, tracker, used_mb):
         """Have guests counted and claims asked for, as Nova does both.
 
         :param tracker: Nova's resource tracker
+        :param used_mb: returns the MEMORY_MB that is reserved or allocated
         """
         claims.guard(tracker, self.admit)
-        claims.follow(tracker, self._ledger, self._overhead)
+        claims.follow(tracker, self._ledger, self._overhead, used_mb)
         claims.count_no_refusals(tracker)
 
     @property
@@ -66,6 +67,11 @@ class Accounts:
         return ledgers.reserved_mb(
             self._ledger.needs(time.monotonic()), self._reserve.mb,
             self._conf.kubernetes.reserve_ahead)
+
+    def allocated_mb(self):
+        """The MEMORY_MB that Placement has for guests here."""
+        return sum(need.allocated_mb
+                   for need in self._ledger.needs(time.monotonic()))
 
     def largest(self):
         """Return (VCPU, MEMORY_MB) of the largest allocations here."""

@@ -80,6 +80,8 @@ class InstanceOverhead:
         # What was asked for each guest last, and the answer.
         self._known = {}
         self._pci_devices = {}
+        # Guests whose image Nova cannot read, which was said.
+        self._unreadable = set()
         self._turn = ''
         self._warned = set()
 
@@ -101,9 +103,28 @@ class InstanceOverhead:
                  instance.system_metadata, devices)
         known, need = self._known.get(instance.uuid, (None, None))
         if asked != known:
-            need = self._need(flavor, instance.image_meta.properties, devices)
+            need = self._need(flavor, self._properties(instance), devices)
             self._known[instance.uuid] = copy.deepcopy(asked), need
         return need
+
+    def _properties(self, instance):
+        """The image's properties; none where Nova takes them no longer.
+
+        A property of an older release, or one written into the database, must
+        not end Nova's audit: no other guest would be counted any more.
+        """
+        try:
+            return instance.image_meta.properties
+        except Exception as exc:
+            problem = ' '.join(str(exc).split())
+        # Not in the handler: there, oslo.log says the problem a second time.
+        if instance.uuid not in self._unreadable:
+            self._unreadable.add(instance.uuid)
+            LOG.warning(
+                'What guest %s costs is estimated from its flavor alone: Nova '
+                'does not take the properties of its image: %s',
+                instance.uuid, problem)
+        return {}
 
     def _count_pci_devices(self, instance, flavor, pci_requests):
         # A resize may change them.
@@ -172,6 +193,7 @@ class InstanceOverhead:
                 usage.KIB_PER_MIB)
         locked(self._tell, ledger, found)
         self._warned &= set(running)
+        self._unreadable &= ledger.uuids()
         for key in list(self._pci_devices):
             uuid, _alias = key
             if uuid not in running and ledger.memory_mb(uuid) is None:

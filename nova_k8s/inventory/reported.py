@@ -65,6 +65,17 @@ class Reported:
         return min((each for each in (limit, machine and machine['total'])
                     if each is not None), default=None)
 
+    def memory_used_mb(self):
+        """What is reserved of MEMORY_MB, or allocated.
+
+        Before Nova's driver said what there is, nothing bounds what is
+        reserved; its first audit says it again.
+        """
+        record = self._wanted().get(bounds.MEMORY_MB)
+        reserved_mb = (record['reserved'] if record
+                       else self.accounts.reserved_mb())
+        return reserved_mb + self.accounts.allocated_mb()
+
     def bound_resources(self, data):
         """Bound what the record of the compute node is made of.
 
@@ -162,7 +173,22 @@ class Reported:
             if not self._unsure:
                 known.update_inventory(compute_node.uuid, inventories,
                                        generation=generation)
-        _save(compute_node, wanted)
+        self._save(compute_node, wanted)
+
+    def _save(self, compute_node, records):
+        """Have the record of the compute node say the same."""
+        fields = {field: records[resource_class]['total']
+                  for resource_class, field in COMPUTE_NODE_FIELDS
+                  if resource_class in records}
+        if self.accounts:
+            fields['memory_mb_used'] = self.memory_used_mb()
+        if any(getattr(compute_node, field) != value
+               for field, value in fields.items()):
+            for field, value in fields.items():
+                setattr(compute_node, field, value)
+            compute_node.free_ram_mb = (
+                compute_node.memory_mb - compute_node.memory_mb_used)
+            compute_node.save()
 
     def _warn(self):
         stock = {resource_class: self._stock[resource_class]
@@ -185,17 +211,3 @@ class Reported:
             if line:
                 LOG.warning('%s', line)
         self._warned = seen
-
-
-def _save(compute_node, records):
-    """Have the record of the compute node say the same."""
-    totals = {field: records[resource_class]['total']
-              for resource_class, field in COMPUTE_NODE_FIELDS
-              if resource_class in records}
-    if any(getattr(compute_node, field) != total
-           for field, total in totals.items()):
-        for field, total in totals.items():
-            setattr(compute_node, field, total)
-        compute_node.free_ram_mb = (
-            compute_node.memory_mb - compute_node.memory_mb_used)
-        compute_node.save()

@@ -143,6 +143,28 @@ class NeedsTest(base.TestCase):
         self.assertEqual(
             {'CUSTOM_M10'}, instance_overhead.settings_from(CONF).mdev_classes)
 
+    def test_properties_that_nova_takes_no_longer(self):
+        log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
+
+        class Old:
+            uuid, flavor = A, flavor(512)
+            system_metadata = {'image_hw_video_model': 'matrox'}
+            pci_requests = None
+
+            @property
+            def image_meta(self):
+                return objects.ImageMeta.from_dict({
+                    'properties': {'hw_video_model': 'matrox'}})
+
+        some = Old()
+        self.assertRaises(ValueError, lambda: some.image_meta)
+        for memory_mb in (512, 1024, 1024):
+            need = self.needs(some, flavor(memory_mb))
+            self.assertEqual(self.needs(instance(memory_mb),
+                                        flavor(memory_mb)), need)
+        self.assertEqual(1, log.output.count('flavor alone'))
+        self.assertIn(A, log.output)
+
     def test_hold_time(self):
         for interval, expected in ((-1, math.inf), (0, 120), (60, 120),
                                    (600, 1200)):
