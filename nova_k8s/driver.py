@@ -215,6 +215,27 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         finally:
             self._release(instance)
 
+    # Where power_on(), a hard reboot and resume_state_on_host_boot() meet;
+    # none of them makes a claim, and a reboot may start a stopped guest.
+    def _hard_reboot(self, context, instance, *args, **kwargs):
+        self._check_start(instance)
+        return super()._hard_reboot(context, instance, *args, **kwargs)
+
+    def resume(self, context, instance, *args, **kwargs):
+        self._check_start(instance)
+        return super().resume(context, instance, *args, **kwargs)
+
+    def _check_start(self, instance):
+        """Refuse to start a guest for which the limit leaves no room."""
+        if not self._accounts:
+            return
+        running = {guest.uuid for guest in self._host.list_guests()}
+        if instance.uuid in running:
+            return
+        reason = self._accounts.start(instance, running)
+        if reason:
+            raise exception.ComputeResourcesUnavailable(reason=reason)
+
     def _release(self, instance):
         if self._accounts:
             self._accounts.release(instance.uuid)

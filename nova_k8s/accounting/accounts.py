@@ -101,6 +101,36 @@ class Accounts:
             self._changed()
         return reason
 
+    def start(self, instance, running):
+        """Count a stopped guest as running, where there is room for it.
+
+        Nova claims nothing when it starts one: it was counted all the time.
+        But while a limit is below what guests may use together, those that
+        run leave no room for all the others.
+
+        :param running: the UUIDs of the guests that run
+        :returns: why there is no room, or None
+        """
+        return claims.locked(self._start, instance, running)
+
+    def _start(self, instance, running):
+        now = time.monotonic()
+        need = self._overhead(instance, instance.flavor)
+        # What another start has just been given counts, and what Nova is
+        # building too.
+        rest = self._ledger.stopped(now) - set(running)
+        reason = claims.find_refusal(
+            self._limit_mb(), self._reserve.mb,
+            self._ledger.needs(now, rest | {instance.uuid}), need)
+        if not reason:
+            until = now + instance_overhead.hold_time(
+                self._conf.update_resources_interval)
+            self._ledger.start(instance.uuid, until)
+            # After the machine has booted, before the first audit, no guest
+            # is counted.
+            self._ledger.hold(instance.uuid, need, until)
+        return reason
+
     def release(self, uuid):
         """Give up the room that is kept for a guest."""
         claims.locked(self._ledger.release, uuid)
@@ -115,4 +145,4 @@ class Accounts:
     def _find_refusal(self, need, without):
         return claims.find_refusal(
             self._limit_mb(), self._reserve.mb,
-            self._ledger.needs(time.monotonic(), without), need)
+            self._ledger.needs(time.monotonic(), {without}), need)

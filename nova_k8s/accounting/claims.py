@@ -22,6 +22,7 @@ import threading
 
 from nova.compute import claims
 from nova.compute import resource_tracker
+from nova.compute import vm_states
 from nova import exception
 from nova import objects
 from nova import utils
@@ -31,6 +32,9 @@ from oslo_utils import excutils
 from nova_k8s.accounting import ledger
 
 LOG = logging.getLogger(__name__)
+
+# Guests in these states have no QEMU, and no claim is made when they get one.
+_STOPPED = (vm_states.STOPPED, vm_states.SUSPENDED)
 
 # Set in a thread whose claim was refused here, see count_no_refusals().
 _refused = threading.local()
@@ -159,6 +163,8 @@ def follow(tracker, ledger, need_of, used_mb):
     def update_usage_from_instances(context, instances, nodename):
         nonlocal known, counting
         known, counting = ledger.clear(), True
+        ledger.stop(each.uuid for each in instances
+                    if each.vm_state in _STOPPED and not each.task_state)
         try:
             found = recount(context, instances, nodename)
         finally:
