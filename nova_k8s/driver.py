@@ -253,7 +253,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 self._reported.publish(tracker, nodename)
 
     def _measure(self):
-        self._accounts.measure()
+        return self._accounts.measure()
 
     def _tell(self, before, after):
         """Say once what changed, and keep it for the next start."""

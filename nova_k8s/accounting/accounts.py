@@ -27,6 +27,11 @@ from nova_k8s.accounting import ledger as ledgers
 LOG = logging.getLogger(__name__)
 
 
+# Seconds between measurements, and while others than guests come to use more
+# or less.
+MEASURE_EVERY, MEASURE_SOON = 60, 5
+
+
 class Accounts:
     """Says what is reserved, and whether one more guest fits.
 
@@ -46,6 +51,7 @@ class Accounts:
         self._changed = changed
         self._ledger = ledgers.Ledger()
         self._overhead = overhead
+        self._guests_due = 0
 
     def follow(self, tracker, used_mb):
         """Have guests counted and claims asked for, as Nova does both.
@@ -137,10 +143,18 @@ class Accounts:
         self._changed()
 
     def measure(self):
-        """Look what others and guests use. Does I/O."""
+        """Look what others and guests use. Does I/O.
+
+        :returns: seconds until the next look
+        """
         # None before the first audit: what Nova has not counted yet.
-        self._reserve.measure(claims.locked(self._ledger.uuids) or None)
-        self._overhead.measure(self._ledger, claims.locked)
+        moves = self._reserve.measure(
+            claims.locked(self._ledger.uuids) or None)
+        # Those of guests take the kernel long, and move little.
+        if time.monotonic() >= self._guests_due:
+            self._guests_due = time.monotonic() + MEASURE_EVERY
+            self._overhead.measure(self._ledger, claims.locked)
+        return MEASURE_SOON if moves else MEASURE_EVERY
 
     def _find_refusal(self, need, without):
         return claims.find_refusal(

@@ -32,7 +32,7 @@ SETTLE = 0.05
 # from the first to the last.
 FIRST_RETRY, LAST_RETRY = 1, 30
 
-# Seconds between measurements.
+# Seconds until the first measurement, and the next one after a failure.
 MEASURE_EVERY = 60
 
 
@@ -40,8 +40,8 @@ class Publisher:
     """Calls publish() after each wake(), and measure() now and then.
 
     :param publish: may raise, and is then called again a little later
-    :param measure: may do I/O; called every MEASURE_EVERY seconds, and
-        publish() after it
+    :param measure: may do I/O; returns the seconds until it is called again,
+        and publish() is called after it
     """
 
     def __init__(self, publish, measure):
@@ -65,10 +65,15 @@ class Publisher:
 
     def _step(self):
         if time.monotonic() >= self._due:
-            self._done(
-                self._measure, 'Could not measure what guests and others '
-                'use, trying again later: %s')
-            self._due = time.monotonic() + MEASURE_EVERY
+            wait = MEASURE_EVERY
+
+            def measure():
+                nonlocal wait
+                wait = self._measure()
+
+            self._done(measure, 'Could not measure what guests and others '
+                                'use, trying again later: %s')
+            self._due = time.monotonic() + wait
         # Whoever wakes it meanwhile changes nothing about that.
         wait = self._not_before - time.monotonic()
         if wait > 0:

@@ -34,8 +34,12 @@ class PublisherTest(base.TestCase):
         self.published = []
         self.measured = threading.Event()
         self.failures = 0
-        self.publisher = publisher.Publisher(self.publish, self.measured.set)
+        self.publisher = publisher.Publisher(self.publish, self.measure)
         self.addCleanup(self.publisher.stop)
+
+    def measure(self):
+        self.measured.set()
+        return 60
 
     def publish(self):
         if self.failures:
