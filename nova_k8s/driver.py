@@ -215,6 +215,22 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         finally:
             self._release(instance)
 
+    def attach_volume(self, context, connection_info, instance, *args,
+                      **kwargs):
+        super().attach_volume(context, connection_info, instance, *args,
+                              **kwargs)
+        self._forget_volumes(instance)
+
+    def detach_volume(self, context, connection_info, instance, *args,
+                      **kwargs):
+        super().detach_volume(context, connection_info, instance, *args,
+                              **kwargs)
+        self._forget_volumes(instance)
+
+    def _forget_volumes(self, instance):
+        if self._accounts:
+            self._accounts.forget_volumes(instance.uuid)
+
     # Where power_on(), a hard reboot and resume_state_on_host_boot() meet;
     # none of them makes a claim, and a reboot may start a stopped guest.
     def _hard_reboot(self, context, instance, *args, **kwargs):

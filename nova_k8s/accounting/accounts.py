@@ -137,6 +137,10 @@ class Accounts:
             self._ledger.hold(instance.uuid, need, until)
         return reason
 
+    def forget_volumes(self, uuid):
+        """Have a guest's volumes counted anew by the next audit."""
+        self._overhead.forget(uuid)
+
     def release(self, uuid):
         """Give up the room that is kept for a guest."""
         claims.locked(self._ledger.release, uuid)

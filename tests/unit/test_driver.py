@@ -632,7 +632,7 @@ class NovaTest(base.TestCase):
              'update_provider_tree', '_set_host_enabled',
              'check_can_live_migrate_destination',
              'rollback_live_migration_at_destination', '_hard_reboot',
-             'resume'}, set(overridden))
+             'resume', 'attach_volume', 'detach_volume'}, set(overridden))
         for name, method in overridden.items():
             stock = self._parameters(
                 getattr(libvirt_driver.LibvirtDriver, name))

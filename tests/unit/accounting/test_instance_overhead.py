@@ -13,6 +13,7 @@
 """What Nova's objects need."""
 
 import functools
+import json
 import math
 from unittest import mock
 
@@ -58,6 +59,9 @@ class NeedsTest(base.TestCase):
     def setUp(self):
         super().setUp()
         self.log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
+        self.mappings = self.useFixture(fixtures.MockPatchObject(
+            objects.BlockDeviceMappingList, 'get_by_instance_uuid',
+            return_value=[])).mock
         self.needs = instance_overhead.InstanceOverhead(overhead.Settings())
 
     def test_instance(self):
@@ -142,6 +146,48 @@ class NeedsTest(base.TestCase):
         config.config(group='mdev_nvidia-35', mdev_class='CUSTOM_M10')
         self.assertEqual(
             {'CUSTOM_M10'}, instance_overhead.settings_from(CONF).mdev_classes)
+
+    def test_images_in_ceph(self):
+        def volume(kind=None):
+            return objects.BlockDeviceMapping(
+                destination_type='volume', connection_info=kind and
+                json.dumps({'driver_volume_type': kind}))
+
+        disk = objects.BlockDeviceMapping(destination_type='local')
+        plain = self.needs(instance(), flavor(512)).overhead_mb
+        for settings, mappings, config_drive, number in (
+                ({}, [disk, volume(), volume('iscsi')], 'True', 0),
+                ({}, [volume('rbd'), volume('rbd'), volume('nfs')], '', 2),
+                ({'rbd_volumes': True}, [disk, volume(), volume('iscsi')],
+                 'True', 1),
+                ({'rbd_disks': True}, [disk, disk, volume('iscsi')], '', 2),
+                ({'rbd_disks': True}, [disk], 'True', 2)):
+            self.mappings.return_value = mappings
+            needs = instance_overhead.InstanceOverhead(
+                overhead.Settings(**settings))
+            some = instance()
+            some.config_drive = config_drive
+            for _ in range(2):
+                self.assertEqual(
+                    plain + number * overhead.RBD,
+                    needs(some, flavor(512)).overhead_mb, (settings, number))
+            # Volumes come and go.
+            self.mappings.return_value = [volume('rbd')]
+            needs.forget(A)
+            self.assertEqual(
+                plain + overhead.RBD * (1 + bool(
+                    settings.get('rbd_disks') and config_drive)),
+                needs(some, flavor(512)).overhead_mb)
+
+    def test_volumes_are_looked_up_once(self):
+        self.mappings.reset_mock()
+        for _ in range(3):
+            self.needs(instance(), flavor(512))
+        self.assertEqual(1, self.mappings.call_count)
+        needs = instance_overhead.InstanceOverhead(
+            overhead.Settings(factor=0))
+        needs(instance(), flavor(512))
+        self.assertEqual(1, self.mappings.call_count)
 
     def test_properties_that_nova_takes_no_longer(self):
         log = self.useFixture(fixtures.FakeLogger('nova_k8s'))

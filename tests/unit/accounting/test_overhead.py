@@ -100,7 +100,8 @@ class CostTest(base.TestCase):
         self.assertGreaterEqual(cost, addition)
         more = overhead.Guest(
             some.memory_mb + 1, some.vcpus + 1, some.huge_pages, True,
-            some.video_mb, True, True, True, True, True, some.translated_mb)
+            some.video_mb, True, True, True, True, True, some.translated_mb,
+            rbd_images=some.rbd_images + 1)
         self.assertGreaterEqual(
             overhead.cost_mb(more, factor, addition), cost)
 
