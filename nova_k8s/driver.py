@@ -91,7 +91,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             instance_overhead.settings_from(CONF))
         source = sources.from_conf(CONF)
         state = checkpoint.start(CONF, source)
-        reserve = pod_reserve.from_conf(CONF)
+        reserve = pod_reserve.from_conf(CONF, state.budget.memory_bytes)
         bounds.check(state.budget, CONF.kubernetes.unlimited,
                      bounds.reserved_by_class(CONF, reserve.mb),
                      reserve.option)
@@ -152,6 +152,13 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             mount.get_manager().host_up(self._host)
         else:
             mount.get_manager().host_down()
+
+    # Nova's API has this called after each word of an administrator, and
+    # never for what is written here (compute/api.py, service_update).
+    def set_host_enabled(self, enabled):
+        if self._service:
+            self._service.heard(enabled)
+        return super().set_host_enabled(enabled)
 
     def get_available_nodes(self, refresh=False):
         if self._node_name:
