@@ -32,6 +32,7 @@ from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
 from nova_k8s import errors
+from nova_k8s import hooks
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import compute_node
 from nova_k8s.inventory import publisher
@@ -71,6 +72,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         """Start, or end nova-compute with one line that says why not."""
         problem = None
         try:
+            hooks.check(self.virtapi)
             conf.check(CONF)
             self._construct(host)
         except (errors.LimitsError, cfg.Error) as exc:

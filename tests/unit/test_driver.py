@@ -554,7 +554,7 @@ class NovaTest(base.TestCase):
         self.assertEqual(
             {'__init__', 'init_host', 'cleanup_host', 'get_available_nodes',
              'get_nodenames_by_uuid', 'get_available_resource',
-             'update_provider_tree', '_set_host_enabled',
+             'update_provider_tree', '_set_host_enabled', 'set_host_enabled',
              'check_can_live_migrate_destination',
              'rollback_live_migration_at_destination'}, set(overridden))
         for name, method in overridden.items():
