@@ -14,7 +14,7 @@ test: system $(TOX)
 	$(TOX) run
 
 test-more: system $(TOX)
-	$(TOX) run -e oldest,install
+	$(TOX) run -e oldest,nova32,nova33,install
 
 demo: system
 	tests/demo/run
