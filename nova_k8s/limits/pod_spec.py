@@ -70,7 +70,7 @@ def parse(pod, container=None, read_from=''):
         WHOLE_POD for the pod's own limit or else the sum of its containers'.
         Without one, the pod must have only one container.
     :param read_from: where the pod was read from, for messages
-    :raises errors.Refused: when the container is not there or not given
+    :raises errors.NoContainer: when the container is not there or not given
     :raises errors.Unreadable: when the object is not a valid pod
     """
     who = 'Pod'
@@ -180,15 +180,15 @@ def _choose(containers, name, spec):
                 return each
         if any(_mapping(c, 'spec.initContainers').get('name') == name
                for c in spec.get('initContainers') or []):
-            raise errors.Refused(
+            raise errors.NoContainer(
                 f'spec.initContainers[{name}] ends before the pod runs, its '
                 f'limits hold no guests; set [kubernetes] container to one of '
                 f'{names}, or to * for the whole pod')
-        raise errors.Refused(
+        raise errors.NoContainer(
             f'spec.containers has no container {name}; set [kubernetes] '
             f'container to one of {names}, or to * for the whole pod')
     if len(containers) > 1:
-        raise errors.Refused(
+        raise errors.NoContainer(
             f'spec.containers has several containers; set [kubernetes] '
             f'container to the one whose limits are meant for guests ({names})'
             f', or to * for the whole pod')

@@ -53,7 +53,7 @@ class Switch:
 
     :param service: a record.ComputeService
     :param file: a record.File
-    :param budget: returns the Budget, or None where it was lost
+    :param budget: returns whether there is one that leaves room for guests
     :param source: nova_k8s.kube.node.Source
     :param grace: [kubernetes] not_ready_grace
     :param tell: called with a messages.Line and the Node, or None

@@ -627,6 +627,22 @@ class AnswerTest(CordonTestBase):
 
 class NoBudgetTest(CordonTestBase):
 
+    def test_restart_while_the_pod_is_gone(self):
+        self.start()
+        server = self.boot()
+        self.plane.remove_pod(self.compute.pod)
+        closed = ('disabled', 'AUTO: no budget', True)
+        self.wait_for_state(closed)
+        self.restart()
+        self.stays(closed)
+        self.wait_for_inventory(VCPU=(4, 4), MEMORY_MB=(4096, 4096))
+        self.assertEqual('ACTIVE',
+                         self.api.get_server(server['id'])['status'])
+        self.compute.pod = self.compute.create_pod(
+            name=self.compute.pod.metadata.name)
+        self.wait_for_state(ENABLED)
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+
     def test_limits_lost(self):
         self.start()
         self.plane.remove_pod(self.compute.pod)

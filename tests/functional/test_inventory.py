@@ -13,6 +13,7 @@
 
 """What Nova offers is what the pod's limits allow, and no more."""
 
+import os
 import time
 
 import fixtures
@@ -207,6 +208,67 @@ class StartTest(base.ServersTestBase):
         self.assertIn('Pod openstack/compute, container libvirt', line)
         self.assertIn('resources.limits.memory is 1024 MiB', line)
         self.assertIn('lower reserved_host_memory_mb', line)
+
+
+class ClosedStartTest(base.ServersTestBase):
+    """A node that was there starts, whatever became of its limits."""
+
+    def setUp(self):
+        super().setUp()
+        self.start(cpu='4', memory='4Gi')
+        self.server = self.boot(vcpus=2, memory_mb=2048)
+
+    def restart(self):
+        before = len(self.stdlog.logger.output)
+        self.restart_compute_service('compute1')
+        errors = [line for line in
+                  self.stdlog.logger.output[before:].splitlines()
+                  if 'ERROR' in line.split(' [', 1)[0]]
+        self.assertEqual(1, len(errors), errors)
+        self.assertIn('nova-compute starts, and nothing new is placed on '
+                      'this compute node', errors[0])
+        return errors[0]
+
+    def assert_managed_and_closed(self, **inventory):
+        self.wait_for_inventory(**inventory)
+        self.wait_for_hypervisor(vcpus=4, memory_mb=4096)
+        self.assert_full()
+        self._stop_server(self.server)
+        self._start_server(self.server)
+
+    def assert_opens(self):
+        self.set_limits(cpu='4', memory='4Gi')
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        self._delete_server(self.boot())
+
+    def test_unreadable(self):
+        os.unlink(self.manifest)
+        self.assertIn(self.manifest, self.restart())
+        self.assert_managed_and_closed(VCPU=(4, 4), MEMORY_MB=(4096, 4096))
+        self.assert_opens()
+
+    def test_no_limit(self):
+        self.set_limits(cpu='4')
+        self.assertIn('resources.limits.memory', self.restart())
+        self.assert_managed_and_closed(VCPU=(4, 0), MEMORY_MB=(4096, 4096))
+        self.assert_opens()
+
+    def test_below_what_is_reserved(self):
+        self.flags(reserved_host_memory_mb=2048)
+        self.set_limits(cpu='4', memory='1Gi')
+        self.assertIn('lower reserved_host_memory_mb', self.restart())
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(1024, 1024))
+        self.assert_full()
+        self.set_limits(cpu='4', memory='8Gi')
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(8192, 2048))
+
+    def test_what_was_never_so(self):
+        self.flags(container='qemu', group='kubernetes')
+        compute = self.computes.pop('compute1')
+        compute.stop()
+        self.compute_rp_uuids.pop('compute1')
+        self.assertRaises(SystemExit, self.start_compute,
+                          hostname='compute1')
 
 
 class NameTest(base.ServersTestBase):
