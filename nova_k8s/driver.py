@@ -118,8 +118,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             source, state, self._tell, self._publish)
         self._reported = reported.Reported(
             self._budget, CONF.kubernetes.unlimited,
-            next((each for each in known if each.hypervisor_hostname ==
-                  self._node_name), None))
+            next((each for each in known if self._node_name in (
+                None, each.hypervisor_hostname)), None))
         self._publisher = publisher.Publisher(self._publish, self._measure)
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
