@@ -287,7 +287,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 found.pod, messages.WARNING, 'StartedClosed', text)
 
     def _tell_of_service(self, line, kube_node):
-        self._say(line, kube_node and budget.Reference(
+        self._say(line, kube_node and kube_node.name and budget.Reference(
             'Node', kube_node.name, kube_node.uid))
 
     def _say(self, line, reference):

@@ -35,17 +35,20 @@ FIRST_RETRY, LAST_RETRY = 1, 30
 
 
 def from_conf(conf, host, virtapi, budget, source, tell):
-    """Return the Switch of this host, or None where no node is followed.
+    """Return the Switch of this host, or None with follow_cordon off.
 
     Then all is as in Nova's own driver, which enables what was disabled here
     as soon as libvirt is connected.
+
+    :param source: nova_k8s.kube.node.Source, None where no node is followed
     """
     file = records.File(conf.state_path, host, source and source.name)
-    if not source:
+    if not conf.kubernetes.follow_cordon:
         file.forget()
         return None
     return Switch(records.ComputeService(host, virtapi), file, budget,
-                  source, conf.kubernetes.not_ready_grace, tell)
+                  source or nodes.Unknown(), conf.kubernetes.not_ready_grace,
+                  tell)
 
 
 class Switch:
@@ -228,7 +231,7 @@ class Switch:
             LOG.warning('%s. Cordon and readiness of the node are not '
                         'followed until then; what was last known stays.',
                         problem)
-        elif self._problem and not problem:
+        elif self._problem and not problem and self._source.name:
             LOG.info('Cordon and readiness of Kubernetes node %s are '
                      'followed.', self._source.name)
         self._problem = problem

@@ -240,10 +240,16 @@ class ClosedStartTest(base.ServersTestBase):
         self.assert_full()
         self._stop_server(self.server)
         self._start_server(self.server)
+        self.wait_for(('disabled', 'AUTO: no budget'), self.service)
+
+    def service(self):
+        found, = self.admin_api.get_services('nova-compute', 'compute1')
+        return found['status'], found['disabled_reason']
 
     def assert_opens(self):
         self.set_limits(cpu='4', memory='4Gi')
         self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        self.wait_for(('enabled', None), self.service)
         self._delete_server(self.boot())
 
     def test_unreadable(self):

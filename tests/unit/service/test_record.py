@@ -66,12 +66,37 @@ class FileTest(base.TestCase):
             self.assertIsNone(self._file().load(SERVICE))
         self.assertEqual(4, self.log.output.count('is ignored'))
 
-    def test_no_node_is_followed(self):
+    def _conf(self, follow_cordon):
+        return mock.Mock(state_path=self.path, kubernetes=mock.Mock(
+            follow_cordon=follow_cordon, not_ready_grace=60))
+
+    def test_switched_off(self):
         self._file().save(self.kept, SERVICE)
         self.assertIsNone(switch.from_conf(
-            mock.Mock(state_path=self.path), 'host-1', None, None, None,
-            None))
+            self._conf(False), 'host-1', None, None, None, None))
         self.assertEqual([], os.listdir(self.path))
+
+    def test_no_node_is_followed(self):
+        # Lost limits and libvirt are reasons all the same.
+        there = True
+        made = switch.from_conf(
+            self._conf(True), 'host-1', None, lambda: there, None,
+            lambda line, node: None)
+        service = mock.Mock(uuid=SERVICE, host='host-1')
+        written = [reasons.Record(False)]
+        service.read = lambda: written[-1]
+        service.write = lambda found: written.append(found) or found
+        made._service = service
+        made.libvirt(True)
+        made.step()
+        self.assertEqual([reasons.Record(False)], written)
+        there = False
+        made.step()
+        self.assertEqual(reasons.Record(True, 'AUTO: no budget'), written[-1])
+        there = True
+        made.step()
+        self.assertEqual(reasons.Record(False), written[-1])
+        self.assertEqual('', self.log.output)
 
     def test_no_folder_is_said_once(self):
         file = record.File(os.path.join(self.path, 'none'), 'host-1', NODE)
