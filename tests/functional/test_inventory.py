@@ -109,6 +109,8 @@ class ShrinkTest(base.ServersTestBase):
     def assert_recovers(self):
         self.set_limits(cpu='4', memory='4Gi')
         self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        self.wait_for('enabled', lambda: self.admin_api.get_services(
+            'nova-compute', 'compute1')[0]['status'])
         self.boot(vcpus=2, memory_mb=2048)
 
     def test_below_what_is_allocated(self):
