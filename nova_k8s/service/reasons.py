@@ -144,7 +144,7 @@ def decide(wanted, record, known, node_name=None):
     return _differs(goal, known) or _differs(Record(True, shown), record)
 
 
-def give_way(enabled, record):
+def give_way(enabled, record, began):
     """Return the Record that gives an administrator's word back, or None.
 
     Nova cannot write a record on condition that it is still what was read, so
@@ -152,8 +152,13 @@ def give_way(enabled, record):
 
     :param enabled: what an administrator has just said
     :param record: what was written last, and not by an administrator
+    :param began: the Record that was found before anything of it was written
     """
     if enabled:
+        if record.disabled and record.ours and not began.disabled:
+            # The word was on an enabled service, and is heard late: it cannot
+            # have been in spite of what came after it.
+            return None
         return _differs(Record(False), record)
     if record.disabled and not record.ours:
         return None

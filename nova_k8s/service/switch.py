@@ -87,6 +87,8 @@ class Switch:
         # written last.
         self._words = []
         self._written = None
+        # What was found before that.
+        self._began = None
         # The record before a change that is not complete.
         self._before = None
         self._unreported = False
@@ -189,7 +191,7 @@ class Switch:
         found = None
         # Any other is the administrator's, or what came of it.
         if record == self._written:
-            found = reasons.give_way(enabled, record)
+            found = reasons.give_way(enabled, record, self._began)
         if found:
             record = self._put(found)
             LOG.info('An administrator %s the compute service of %s while '
@@ -202,6 +204,8 @@ class Switch:
     def _write(self, record, wanted):
         if self._before is None:
             self._before = record, (wanted ^ self._known.acted) & nodes.REASONS
+        record = self._hear(record)
+        self._began = record
         while True:
             record = self._hear(record)
             found = reasons.decide(wanted, record, self._known,

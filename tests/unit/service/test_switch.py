@@ -537,6 +537,17 @@ class BetweenTest(base.TestCase):
         self.assertEqual(reasons.Record(True, reasons.OVERWRITTEN),
                          world.record)
 
+    def test_enabled_before_it_was_cordoned_and_is_heard_late(self):
+        # As where Placement, which Nova tells first, is slow.
+        world = World()
+        world.step()
+        world.happen(CORDON)
+        world.switch.heard(True)
+        world.step()
+        self.assertEqual((BY_CORDON, True), (world.record, world.trait))
+        world.happen(UNCORDON)
+        self.assertEqual(ENABLED, world.record)
+
     def test_words_of_no_consequence(self):
         # Nova's deprecated API of hosts says so and writes nothing.
         world = World()
