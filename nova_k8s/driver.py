@@ -31,6 +31,7 @@ from nova_k8s.accounting import accounts
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
+from nova_k8s.confinement import cgroup
 from nova_k8s import errors
 from nova_k8s import hooks
 from nova_k8s.inventory import bounds
@@ -95,7 +96,9 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         # A compute node that Nova knows may have guests, who can be managed
         # only while nova-compute runs.
         known = compute_node.find(host)
-        state = checkpoint.start(CONF, source, closed=bool(known))
+        enforced = cgroup.enforced_from_conf(CONF)
+        state = checkpoint.start(
+            CONF, source, enforced or watcher.nothing, closed=bool(known))
         found = state.budget
         reserve = pod_reserve.from_conf(CONF, found and found.memory_bytes)
         problem = state.problem if not found else bounds.find_shortage(
@@ -116,14 +119,14 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             self._recorder.start()
         self._publisher = publisher.Publisher(self._publish, self._measure)
         self._watcher = watcher.Watcher(
-            source, state, self._tell, self._publisher.wake)
+            source, state, self._tell, self._publisher.wake, enforced)
         self._reported = reported.Reported(
             self._budget, CONF.kubernetes.unlimited,
             next((each for each in known if self._node_name in (
                 None, each.hypervisor_hostname)), None))
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
-            self._publisher.wake)
+            self._publisher.wake, lambda: self._reported.closed)
         self._reported.accounts = self._accounts
         tracker = self._tracker()
         if tracker:
@@ -306,8 +309,11 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         if not after.budget:
             checkpoint.forget(CONF)
         subject = after.budget or (before and before.budget)
+        use = None
+        if before and before.budget != after.budget:
+            use = messages.Use(*self._accounts.use())
         for line in messages.for_change(
-                before, after, CONF.kubernetes.unlimited):
+                before, after, CONF.kubernetes.unlimited, use):
             self._say(line, subject and subject.pod)
         if self._service:
             self._service.wake()

@@ -55,6 +55,13 @@ class NoContainer(Refused):
     """
 
 
+class NotYet(Refused):
+    """The limits were read, and do not hold guests at this moment.
+
+    That passes by itself: a container that starts, a resize under way.
+    """
+
+
 class NotWritten(Exception):
     """Placement did not take an inventory; it will be tried again."""
 
