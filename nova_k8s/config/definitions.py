@@ -81,7 +81,7 @@ class Definitions:
 
 
 def _key(section, name):
-    return (section or 'DEFAULT').lower(), name
+    return layers.normal(section or 'DEFAULT'), name
 
 
 def for_service(program):
@@ -114,7 +114,7 @@ def for_service(program):
         except Exception as exc:
             # A library of which an optional part is missing. Its options
             # count as unknown.
-            LOG.warning('The options of %s are not known: %s', each.name, exc)
+            LOG.info('The options of %s are not known: %s', each.name, exc)
     return Definitions(lists)
 
 

@@ -59,10 +59,14 @@ class Layer:
     def where(self, group, opt):
         """Return where an option stands that is in the document."""
         for section, name in names(group, opt):
-            section = cfg._normalize_group_name(section)
-            if name in self._normalized.get(section, {}):
+            if name in self._normalized.get(normal(section), {}):
                 return self.document.where(section, name)
         return self.document.where(group, opt.dest)
+
+
+def normal(section):
+    """Return the name of a section as oslo.config compares it."""
+    return cfg._normalize_group_name(section)
 
 
 def names(group, opt):
