@@ -145,9 +145,10 @@ class Reader:
     def _take_kubeconfig(self, path):
         from nova_k8s.kube import client
         try:
-            found = client.connect(path, 'kubeconfig').configuration
-        except Exception as exc:
-            raise errors.Refused(str(exc)) from None
+            found = client.connect(path).configuration
+        except client.NOT_LOADED as exc:
+            raise errors.Refused(
+                f'kubeconfig {path}: {" ".join(str(exc).split())}') from None
         self._host = found.host
         self._session.verify = found.verify_ssl and (found.ssl_ca_cert or True)
         if found.cert_file:

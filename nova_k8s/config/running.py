@@ -86,7 +86,7 @@ def arguments(command, config_dir):
 
 def _connect(kubeconfig):
     from nova_k8s.kube import client
-    return client.connect(kubeconfig, '--kubeconfig')
+    return client.connect(kubeconfig)
 
 
 class Restarts:

@@ -23,6 +23,11 @@ import yaml
 
 from nova_k8s import errors
 
+# What the client raises for a kubeconfig, or the files of a service account,
+# that it cannot use.
+NOT_LOADED = (config.ConfigException, OSError, ValueError, TypeError,
+              AttributeError, KeyError, yaml.YAMLError)
+
 _NAMESPACE_FILE = '/var/run/secrets/kubernetes.io/serviceaccount/namespace'
 
 
@@ -31,35 +36,32 @@ def api_client(conf):
 
     :raises errors.Refused: when there is neither a cluster nor a kubeconfig
     """
-    return connect(conf.kubernetes.kubeconfig, '[kubernetes] kubeconfig',
-                   ', or limits_from = manifest')
-
-
-def connect(kubeconfig, option, otherwise=''):
-    """Return a kubernetes.client.ApiClient.
-
-    :param kubeconfig: path, or None for the service account of the pod
-    :param option: what it was named with, for messages
-    :param otherwise: what else to do where there is neither
-    :raises errors.Refused: when there is neither a cluster nor a kubeconfig
-    """
-    configuration = client.Configuration()
+    options = conf.kubernetes
     try:
-        if kubeconfig:
-            config.load_kube_config(
-                kubeconfig, client_configuration=configuration,
-                persist_config=False)
-        else:
-            config.load_incluster_config(client_configuration=configuration)
-    except (config.ConfigException, OSError, ValueError, TypeError,
-            AttributeError, KeyError, yaml.YAMLError) as exc:
-        if kubeconfig:
+        return connect(options.kubeconfig)
+    except NOT_LOADED as exc:
+        if options.kubeconfig:
             raise errors.Refused(
-                f'{option} {kubeconfig}: '
+                f'[kubernetes] kubeconfig {options.kubeconfig}: '
                 f'{" ".join(str(exc).split())}') from None
         raise errors.Refused(
-            f'No service account of a pod here ({exc}); set '
-            f'{option}{otherwise}') from None
+            f'No service account of a pod here ({exc}); set [kubernetes] '
+            f'kubeconfig, or limits_from = manifest') from None
+
+
+def connect(kubeconfig):
+    """Return a kubernetes.client.ApiClient, which has not connected yet.
+
+    :param kubeconfig: path, or None for the service account of the pod
+    :raises: one of NOT_LOADED
+    """
+    configuration = client.Configuration()
+    if kubeconfig:
+        config.load_kube_config(
+            kubeconfig, client_configuration=configuration,
+            persist_config=False)
+    else:
+        config.load_incluster_config(client_configuration=configuration)
     # A repetition is the caller's affair: urllib3's own would hide for how
     # long nothing was heard.
     configuration.retries = False
