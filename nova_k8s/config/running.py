@@ -29,6 +29,7 @@ from nova_k8s.config import folder
 from nova_k8s.config import follower
 from nova_k8s.config import kubernetes_driver
 from nova_k8s.config import supervisor
+from nova_k8s.util import worker
 
 LOG = logging.getLogger(__name__)
 
@@ -68,11 +69,15 @@ def run(command, objects, kubeconfig=None, timeout=10, directory=None,
         service.start()
         connect = functools.partial(_connect, kubeconfig)
         restarts = Restarts(written, program, connect, timeout, objects)
+        # In a thread of its own: it takes seconds, and the next change must
+        # not wait for it.
+        telling = worker.Worker('nova-k8s-restarts', restarts.tell)
+        telling.start()
 
         def changed():
             service.reload()
             kept.save(written.read(folder.CURRENT))
-            restarts.tell()
+            telling.wake()
         follower.Follower(objects, connect, timeout, written, changed).start()
         return service.run()
 
