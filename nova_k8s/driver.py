@@ -32,24 +32,24 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import excutils
 
-from nova_k8s import accounts
-from nova_k8s import admission
-from nova_k8s import budget
+from nova_k8s.accounting import claims
+from nova_k8s.accounting import instance_overhead
+from nova_k8s.accounting import ledger
+from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
 from nova_k8s import errors
-from nova_k8s import events
-from nova_k8s import follow
-from nova_k8s import inventory
-from nova_k8s import keeper
-from nova_k8s import kube
-from nova_k8s import last
-from nova_k8s import needs
-from nova_k8s import node
-from nova_k8s import others
-from nova_k8s import placement
-from nova_k8s import service
-from nova_k8s import sources
-from nova_k8s import story
+from nova_k8s.inventory import bounds
+from nova_k8s.inventory import placement
+from nova_k8s.inventory import publisher
+from nova_k8s.kube import client as kube_client
+from nova_k8s.kube import events
+from nova_k8s.kube import node
+from nova_k8s.limits import budget
+from nova_k8s.limits import checkpoint
+from nova_k8s.limits import messages
+from nova_k8s.limits import sources
+from nova_k8s.limits import watcher
+from nova_k8s.service import switch
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ LOG = logging.getLogger(__name__)
 conf.register_opts(CONF)
 
 # Where the compute node's record has what Placement has in its inventory.
-COMPUTE_NODE_FIELDS = ((inventory.VCPU, 'vcpus'),
-                       (inventory.MEMORY_MB, 'memory_mb'))
+COMPUTE_NODE_FIELDS = ((bounds.VCPU, 'vcpus'),
+                       (bounds.MEMORY_MB, 'memory_mb'))
 
 
 def _locked(function, *args):
@@ -80,7 +80,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._node_name = None
         self._reported = {}
         self._warned = None
-        self._ledger = accounts.Ledger()
+        self._ledger = ledger.Ledger()
         self._needs = None
         self._others = None
         self._keeper = None
@@ -108,22 +108,22 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
     def _init_limits(self, host):
         source = sources.from_conf(CONF)
         try:
-            state = last.first(CONF, source)
+            state = checkpoint.resume(CONF, source)
         except errors.Refused:
             # Or what was before would be there again at the next start, once
             # the API server is away.
-            last.forget(CONF)
+            checkpoint.forget(CONF)
             raise
         if not state.stale:
             # As little as it may be: see above.
-            last.save(CONF, state.budget)
-        self._others = others.from_conf(CONF)
-        inventory.check(state.budget, CONF.kubernetes.unlimited,
-                        inventory.reserved(CONF, self._others.mb),
-                        self._others.option)
+            checkpoint.save(CONF, state.budget)
+        self._others = pod_reserve.from_conf(CONF)
+        bounds.check(state.budget, CONF.kubernetes.unlimited,
+                     bounds.reserved_by_class(CONF, self._others.mb),
+                     self._others.option)
         self._node_name = (
             CONF.kubernetes.hypervisor_hostname or
-            kube.node_name(CONF, os.environ) or state.budget.node_name)
+            kube_client.node_name(CONF, os.environ) or state.budget.node_name)
         self._check_name(host)
         if not self._node_name and 'KUBERNETES_SERVICE_HOST' in os.environ:
             raise errors.Refused(
@@ -132,30 +132,32 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 'from spec.nodeName, or [kubernetes] node_name, or '
                 '[kubernetes] hypervisor_hostname, = $host where the pod has '
                 "the node's host name (hostNetwork)")
-        kube_node = (kube.node_name(CONF, os.environ) or
+        kube_node = (kube_client.node_name(CONF, os.environ) or
                      state.budget.node_name)
         node_source = node.from_conf(CONF, kube_node)
         if CONF.kubernetes.limits_from == 'api' or node_source:
             self._recorder = events.Recorder(
-                functools.partial(kube.api_client, CONF), kube_node or host,
+                functools.partial(kube_client.api_client, CONF),
+                kube_node or host,
                 CONF.kubernetes.api_timeout)
             self._recorder.start()
-        self._follower = follow.Follower(
+        self._follower = watcher.Watcher(
             source, state, self._tell, self._publish)
-        self._service = service.from_conf(
+        self._service = switch.from_conf(
             CONF, host, self.virtapi, lambda: self._follower.state.budget,
             node_source, self._tell_of_service)
         self._tell(None, state)
 
     def _init_accounts(self):
         """Have guests counted and claims asked for, as Nova does both."""
-        self._needs = needs.Needs(needs.settings(CONF))
-        self._keeper = keeper.Keeper(self._publish, self._measure)
+        self._needs = instance_overhead.InstanceOverhead(
+            instance_overhead.settings_from(CONF))
+        self._keeper = publisher.Publisher(self._publish, self._measure)
         tracker = self._tracker()
         if tracker:
-            admission.guard_claims(tracker, self._admit)
-            admission.follow(tracker, self._ledger, self._needs)
-            admission.count_no_refusals(tracker)
+            claims.guard(tracker, self._admit)
+            claims.follow(tracker, self._ledger, self._needs)
+            claims.count_no_refusals(tracker)
 
     def _tracker(self):
         """Nova's resource tracker; None in what uses no compute manager."""
@@ -239,7 +241,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             for resource_class, field in COMPUTE_NODE_FIELDS:
                 before = self._reported.get(resource_class)
                 if data[field] or before:
-                    data[field] = inventory.total(
+                    data[field] = bounds.total(
                         data[field], limits[resource_class],
                         before['total'] if before else 0)[0]
         return data
@@ -266,7 +268,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         bounded = {
             **{resource_class: record
                for resource_class, record in self._stock.items()
-               if resource_class not in inventory.FIELDS},
+               if resource_class not in bounds.FIELDS},
             **self._reported}
         provider_tree.update_inventory(nodename, bounded)
         # Nova's driver keeps a copy, for what is claimed from the tree later.
@@ -274,13 +276,13 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
 
     def _wanted(self):
         """The records to report of what the pod's limits bound."""
-        bounded = inventory.bound(
+        bounded = bounds.apply(
             self._stock, self._limits(), self._reported,
-            accounts.reserved_mb(
+            ledger.reserved_mb(
                 self._ledger.needs(time.monotonic()), self._others.mb,
                 CONF.kubernetes.reserve_ahead) if self._others else None)
         return {resource_class: bounded[resource_class]
-                for resource_class in inventory.FIELDS
+                for resource_class in bounds.FIELDS
                 if resource_class in bounded}
 
     def _publish(self):
@@ -334,13 +336,13 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
 
     def _memory_limit(self):
         """What guests and others may use together, in MiB; None without."""
-        machine = self._stock.get(inventory.MEMORY_MB)
-        limit = self._limits()[inventory.MEMORY_MB]
+        machine = self._stock.get(bounds.MEMORY_MB)
+        limit = self._limits()[bounds.MEMORY_MB]
         return min((each for each in (limit, machine and machine['total'])
                     if each is not None), default=None)
 
     def _refusal(self, need, without):
-        return admission.refusal(
+        return claims.find_refusal(
             self._memory_limit(), self._others.mb,
             self._ledger.needs(time.monotonic(), without), need)
 
@@ -373,7 +375,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             raise exception.MigrationPreCheckError(reason=reason)
         self._ledger.hold(
             instance.uuid, need,
-            time.monotonic() + needs.hold_time(CONF.update_resources_interval))
+            time.monotonic() + instance_overhead.hold_time(
+                CONF.update_resources_interval))
         self._keeper.wake()
 
     def _release(self, instance):
@@ -394,26 +397,26 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             self._release(instance)
 
     def _limits(self):
-        return inventory.limits(self._follower.state.budget,
-                                CONF.kubernetes.unlimited)
+        return bounds.limits(self._follower.state.budget,
+                             CONF.kubernetes.unlimited)
 
     def _warn(self):
         stock = {resource_class: self._stock[resource_class]
-                 for resource_class in inventory.FIELDS
+                 for resource_class in bounds.FIELDS
                  if resource_class in self._stock}
         dedicated = self._stock.get('PCPU', {}).get('total', 0)
         # What is reserved changes all the time, and is no news.
         seen = (self._follower.state.budget, dedicated,
                 {name: record['total'] for name, record in stock.items()})
         if seen != self._warned and seen[0]:
-            if self._others and inventory.MEMORY_MB in stock:
-                stock[inventory.MEMORY_MB] = dict(
-                    stock[inventory.MEMORY_MB], reserved=self._others.mb)
-            for line in inventory.warnings(seen[0], stock, dedicated):
+            if self._others and bounds.MEMORY_MB in stock:
+                stock[bounds.MEMORY_MB] = dict(
+                    stock[bounds.MEMORY_MB], reserved=self._others.mb)
+            for line in bounds.list_warnings(seen[0], stock, dedicated):
                 LOG.warning('%s', line)
-            line = inventory.ratio_warning(
-                self._stock.get(inventory.MEMORY_MB),
-                self._limits()[inventory.MEMORY_MB],
+            line = bounds.warn_of_ratio(
+                self._stock.get(bounds.MEMORY_MB),
+                self._limits()[bounds.MEMORY_MB],
                 seen[0].source)
             if line:
                 LOG.warning('%s', line)
@@ -423,11 +426,12 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         """Say once what changed, and keep it for the next start."""
         # What it starts with is kept before it is checked.
         if before and before != after and after.budget and not after.problem:
-            last.save(CONF, after.budget)
+            checkpoint.save(CONF, after.budget)
         if not after.budget:
-            last.forget(CONF)
+            checkpoint.forget(CONF)
         subject = after.budget or (before and before.budget)
-        for line in story.of(before, after, CONF.kubernetes.unlimited):
+        for line in messages.for_change(
+                before, after, CONF.kubernetes.unlimited):
             self._say(line, subject and subject.pod)
         if self._service:
             self._service.wake()
@@ -437,7 +441,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             'Node', kube_node.name, kube_node.uid))
 
     def _say(self, line, reference):
-        (LOG.info if line.type == story.NORMAL else LOG.warning)(
+        (LOG.info if line.type == messages.NORMAL else LOG.warning)(
             '%s', line.text)
         if self._recorder and reference:
             self._recorder.record(reference, *line)
