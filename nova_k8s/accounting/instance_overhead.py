@@ -147,6 +147,12 @@ class InstanceOverhead:
         :param locked: calls a function under the ledger's lock
         """
         running = usage.guests(proc) if self._measured else {}
+        if running:
+            # Where processes of the whole machine are seen, so are guests
+            # that are somebody else's.
+            ours = locked(ledger.uuids)
+            running = {name: process for name, process in running.items()
+                       if name in ours}
         names = sorted(running)
         if self._turn:
             # Not all at once: it keeps the kernel busy. But after a start,
