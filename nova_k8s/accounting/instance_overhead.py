@@ -12,7 +12,6 @@
 
 """What Nova's objects need of the memory limit: overhead, applied to Nova."""
 
-import copy
 import math
 import platform
 import time
@@ -77,7 +76,8 @@ class InstanceOverhead:
 
     def __init__(self, settings):
         self._settings = settings
-        # What was asked for each guest last, and the answer.
+        # What was asked for each guest last, as a hash, and the answer: the
+        # whole of it would be 40 KiB a guest.
         self._known = {}
         self._pci_devices = {}
         self._turn = ''
@@ -97,12 +97,13 @@ class InstanceOverhead:
             return self._need(flavor, image_meta.properties, devices)
         # An audit asks for every guest, and making an ImageMeta takes longer
         # than all the rest.
-        asked = (flavor.memory_mb, flavor.vcpus, flavor.extra_specs,
-                 instance.system_metadata, devices)
+        asked = hash((flavor.memory_mb, flavor.vcpus, devices,
+                      frozenset(flavor.extra_specs.items()),
+                      frozenset(instance.system_metadata.items())))
         known, need = self._known.get(instance.uuid, (None, None))
         if asked != known:
             need = self._need(flavor, instance.image_meta.properties, devices)
-            self._known[instance.uuid] = copy.deepcopy(asked), need
+            self._known[instance.uuid] = asked, need
         return need
 
     def _count_pci_devices(self, instance, flavor, pci_requests):
@@ -146,13 +147,11 @@ class InstanceOverhead:
 
         :param locked: calls a function under the ledger's lock
         """
-        running = usage.guests(proc) if self._measured else {}
-        if running:
-            # Where processes of the whole machine are seen, so are guests
-            # that are somebody else's.
-            ours = locked(ledger.uuids)
-            running = {name: process for name, process in running.items()
-                       if name in ours}
+        # Where processes of the whole machine are seen, so are guests that
+        # are somebody else's.
+        ours = locked(ledger.uuids) if self._measured else ()
+        running = {name: process for name, process in usage.guests(
+            proc).items() if name in ours} if ours else {}
         names = sorted(running)
         if self._turn:
             # Not all at once: it keeps the kernel busy. But after a start,

@@ -206,12 +206,19 @@ class NeedsTest(base.TestCase):
         guests = self.useFixture(
             fixtures.MockPatch('nova_k8s.accounting.usage.guests',
                                return_value={}))
-        self.needs.measure(ledgers.Ledger(), mock.Mock())
+        ledger = ledgers.Ledger()
+        ledger.add(A, overhead.Need(512, 59, 512))
+        self.needs.measure(ledger, locked)
         self.assertEqual(1, guests.mock.call_count)
         instance_overhead.InstanceOverhead(
-            overhead.Settings(factor=0)).measure(
-            ledgers.Ledger(), mock.Mock())
+            overhead.Settings(factor=0)).measure(ledger, locked)
         self.assertEqual(1, guests.mock.call_count)
+
+    def test_without_guests_nothing_is_looked_at(self):
+        guests = self.useFixture(
+            fixtures.MockPatch('nova_k8s.accounting.usage.guests'))
+        self.needs.measure(ledgers.Ledger(), locked)
+        guests.mock.assert_not_called()
 
     def test_forgets_who_is_gone(self):
         self.useFixture(
