@@ -31,12 +31,12 @@ from tests.functional import fault_proxy
 from tests.functional import test_config_drivers
 from tests.functional import test_config_run
 
-STARTS = benchmarks.times(15, 2)
-CHANGES = benchmarks.times(100, 3)
+STARTS = benchmarks.times(9, 2)
+CHANGES = benchmarks.times(40, 3)
 
 # Seconds for which `config run` is watched while nothing changes. A watch
 # lasts a minute, and then the objects are listed anew.
-IDLE = benchmarks.times(120, 5)
+IDLE = benchmarks.times(60, 5)
 
 # As many options as a nova.conf of a deployment has.
 OPTIONS = 100
