@@ -55,6 +55,13 @@ class NotYet(Refused):
     """
 
 
+class NoContainer(Refused):
+    """The container that is meant for guests is not told, or is not there.
+
+    No node ever ran like that: it is an option that is wrong.
+    """
+
+
 class NotWritten(Exception):
     """Placement did not take an inventory; it will be tried again."""
 
