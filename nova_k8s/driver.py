@@ -93,12 +93,12 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         overhead = instance_overhead.InstanceOverhead(
             instance_overhead.settings_from(CONF))
         source = sources.from_conf(CONF)
-        enforced = cgroup.enforced_from_conf(CONF)
         # A compute node that Nova knows may have guests, who can be managed
         # only while nova-compute runs.
         known = compute_node.find(host)
-        state = checkpoint.start(CONF, source, enforced or watcher.nothing,
-                                 closed=bool(known))
+        enforced = cgroup.enforced_from_conf(CONF)
+        state = checkpoint.start(
+            CONF, source, enforced or watcher.nothing, closed=bool(known))
         found = state.budget
         reserve = pod_reserve.from_conf(CONF, found and found.memory_bytes)
         problem = state.problem if not found else bounds.find_shortage(

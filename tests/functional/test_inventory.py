@@ -240,8 +240,9 @@ class ClosedStartTest(base.ServersTestBase):
         self.wait_for_inventory(**inventory)
         self.wait_for_hypervisor(vcpus=4, memory_mb=4096)
         self.assert_full()
+        self._reboot_server(self.server, hard=True)
+        # One that does not run is started when there is room again.
         self._stop_server(self.server)
-        self._start_server(self.server)
         self.wait_for(('disabled', 'AUTO: no budget'), self.service)
 
     def service(self):
@@ -252,6 +253,7 @@ class ClosedStartTest(base.ServersTestBase):
         self.set_limits(cpu='4', memory='4Gi')
         self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
         self.wait_for(('enabled', None), self.service)
+        self._start_server(self.server)
         self._delete_server(self.boot())
 
     def test_unreadable(self):
