@@ -83,12 +83,10 @@ def measure_kb(folder, proc='/proc', known=None):
             pids.update((path / 'cgroup.procs').read_text().split())
         except OSError:
             continue
-    for uuid, guest in usage.guests(proc).items():
-        if known is not None and uuid not in known:
-            continue
-        for pid in (guest.pid, *guest.helpers):
-            if str(pid) in pids:
-                used -= usage.process_kb(proc, pid)
+    for uuid, guest in usage.guests(proc, pids).items():
+        if known is None or uuid in known:
+            used -= sum(usage.process_kb(proc, pid)
+                        for pid in (guest.pid, *guest.helpers))
     return max(0, used)
 
 

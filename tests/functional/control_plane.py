@@ -150,7 +150,6 @@ def reserve_port():
     """
     for _ in range(200):
         holder = socket.socket()
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             # Not the seeded generator of a test: workers would collide.
             holder.bind(('127.0.0.1',
@@ -158,6 +157,9 @@ def reserve_port():
         except OSError:
             holder.close()
         else:
+            # Not before: two that both have it get the same port, as long as
+            # neither listens. Without it nobody could listen again.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             return holder
     raise StartError('There is no free port between 20000 and 32000.')
 
