@@ -31,6 +31,7 @@ from nova_k8s.accounting import accounts
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
+from nova_k8s.config import sighup
 from nova_k8s.confinement import cgroup
 from nova_k8s import errors
 from nova_k8s import hooks
@@ -52,6 +53,9 @@ CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
+
+# nova-compute has loaded what it is launched with, and has not launched yet.
+sighup.repair()
 
 
 class K8sLibvirtDriver(driver.LibvirtDriver):

@@ -25,6 +25,11 @@ import yaml
 
 from nova_k8s import errors
 
+# What the client raises for a kubeconfig, or the files of a service account,
+# that it cannot use.
+NOT_LOADED = (config.ConfigException, OSError, ValueError, TypeError,
+              AttributeError, KeyError, yaml.YAMLError)
+
 _NAMESPACE_FILE = '/var/run/secrets/kubernetes.io/serviceaccount/namespace'
 
 
@@ -33,17 +38,10 @@ def api_client(conf):
 
     :raises errors.Refused: when there is neither a cluster nor a kubeconfig
     """
-    configuration = client.Configuration()
     options = conf.kubernetes
     try:
-        if options.kubeconfig:
-            config.load_kube_config(
-                options.kubeconfig, client_configuration=configuration,
-                persist_config=False)
-        else:
-            config.load_incluster_config(client_configuration=configuration)
-    except (config.ConfigException, OSError, ValueError, TypeError,
-            AttributeError, KeyError, yaml.YAMLError) as exc:
+        return connect(options.kubeconfig)
+    except NOT_LOADED as exc:
         if options.kubeconfig:
             raise errors.Refused(
                 f'[kubernetes] kubeconfig {options.kubeconfig}: '
@@ -51,6 +49,21 @@ def api_client(conf):
         raise errors.Refused(
             f'No service account of a pod here ({exc}); set [kubernetes] '
             f'kubeconfig, or limits_from = manifest') from None
+
+
+def connect(kubeconfig):
+    """Return a kubernetes.client.ApiClient, which has not connected yet.
+
+    :param kubeconfig: path, or None for the service account of the pod
+    :raises: one of NOT_LOADED
+    """
+    configuration = client.Configuration()
+    if kubeconfig:
+        config.load_kube_config(
+            kubeconfig, client_configuration=configuration,
+            persist_config=False)
+    else:
+        config.load_incluster_config(client_configuration=configuration)
     # A repetition is the caller's affair: urllib3's own would hide for how
     # long nothing was heard.
     configuration.retries = False

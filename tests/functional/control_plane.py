@@ -239,6 +239,7 @@ class ControlPlane(fixtures.Fixture):
     """A Kubernetes control plane; ready when it is set up.
 
     :ivar url: of the API server
+    :ivar etcd_url: of its etcd, where tests may keep keys of their own
     :ivar ca_file: certificate of the authority that issued its certificate
     :ivar authority: that authority
     :ivar directory: its data, its logs and all kubeconfigs
@@ -309,6 +310,7 @@ class ControlPlane(fixtures.Fixture):
         client_url, peer_url = (
             'http://127.0.0.1:%d' % holder.getsockname()[1]
             for holder in (client_holder, peer_holder))
+        self.etcd_url = client_url
         etcd = self._program(
             'etcd', '--data-dir', self._path('etcd'),
             '--listen-client-urls', client_url,

@@ -32,7 +32,9 @@ conf.register_opts(CONF)
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BASE = TOP / 'etc' / 'kubernetes' / 'base'
-SIDECAR = TOP / 'etc' / 'kubernetes' / 'overlays' / 'sidecar'
+OVERLAYS = TOP / 'etc' / 'kubernetes' / 'overlays'
+SIDECAR = OVERLAYS / 'sidecar'
+CONFIG_FROM_CLUSTER = OVERLAYS / 'config-from-cluster'
 
 NAME = 'app.kubernetes.io/name'
 ENFORCE = 'pod-security.kubernetes.io/enforce'
@@ -120,6 +122,9 @@ class ApplyTest(TestCase):
 
     def test_base(self):
         self._test_pods(BASE, ('libvirt', 'nova-compute'))
+
+    def test_config_from_cluster(self):
+        self._test_pods(CONFIG_FROM_CLUSTER, ('libvirt', 'nova-compute'))
 
     def test_sidecar(self):
         self._test_pods(SIDECAR, ('nova-compute',))
