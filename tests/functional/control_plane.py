@@ -753,6 +753,7 @@ class ControlPlane(fixtures.Fixture):
                                       in spec.get('initContainers') or []],
             'conditions': [
                 {'type': kind, 'status': 'True', 'lastTransitionTime': now,
+                 'observedGeneration': present['metadata'].get('generation'),
                  **fields} for kind, fields in written.items()] + [
                 {'type': kind, '$patch': 'delete'} for kind
                 in ('PodResizePending', 'PodResizeInProgress')
