@@ -21,8 +21,10 @@ import functools
 import threading
 
 from nova.compute import claims
+from nova.compute import resource_tracker
 from nova import exception
 from nova import objects
+from nova import utils
 from oslo_log import log as logging
 from oslo_utils import excutils
 
@@ -32,6 +34,15 @@ LOG = logging.getLogger(__name__)
 
 # Set in a thread whose claim was refused here, see count_no_refusals().
 _refused = threading.local()
+
+
+def locked(function, *args):
+    """Call it under the lock of Nova's claims and audits.
+
+    :returns: what it returns
+    """
+    return utils.synchronized(resource_tracker.COMPUTE_RESOURCE_SEMAPHORE,
+                              fair=True)(function)(*args)
 
 
 def find_refusal(limit_mb, others_mb, needs, need):

@@ -25,8 +25,8 @@ from nova_k8s import errors
 # The first microversion that takes reserved equal to total.
 VERSION = '1.26'
 
-# How often it is tried at once. Nova's claims wait meanwhile, and the keeper
-# tries again in a second.
+# How often it is tried at once. Nova's claims wait meanwhile, and the
+# publisher tries again in a second.
 ATTEMPTS = 4
 
 # What is bounded by limits. The allocation ratio is not: it may have been set

@@ -49,7 +49,7 @@ class Publisher:
         self._due = 0
         self._failed = {}
         self._worker = worker.Worker(
-            'nova-k8s-keeper', self._step, settle=SETTLE)
+            'nova-k8s-publisher', self._step, settle=SETTLE)
         self.stop = self._worker.stop
         # Never blocks.
         self.wake = self._worker.wake

@@ -76,8 +76,26 @@ _SCHEMA = {
 }
 
 
+def start(conf, source):
+    """Return the watcher.State to start with, and keep it.
+
+    :raises errors.LimitsError: as resume()
+    """
+    try:
+        state = resume(conf, source)
+    except errors.Refused:
+        # Or what was before would be there again at the next start, once the
+        # API server is away.
+        forget(conf)
+        raise
+    if not state.stale:
+        # Also limits that are too small to start with: see above.
+        save(conf, state.budget)
+    return state
+
+
 def resume(conf, source):
-    """Return the follow.State to start with.
+    """Return the watcher.State to go on with, and write nothing.
 
     :raises errors.LimitsError: when the limits cannot be read and are not
         known from before, or are not fit for use

@@ -94,7 +94,7 @@ class Watcher:
         self._push = push
         self._behind = False
         self._worker = worker.Worker(
-            'nova-k8s-follow', self._step, self._watch, SETTLE)
+            'nova-k8s-limits', self._step, self._watch, SETTLE)
         self._stop = self._worker.stopping
 
     def start(self):

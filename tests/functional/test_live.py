@@ -75,7 +75,7 @@ class LiveTest(base.ServersTestBase):
         driver.virtapi._compute.rt.compute_nodes.clear()
         self.compute.resize(cpu='8', memory='8Gi')
         self.wait_for(8000, lambda:
-                      driver._follower.state.budget.cpu_millicores)
+                      driver._watcher.state.budget.cpu_millicores)
         time.sleep(0.5)
         self.assertEqual(4, self.inventory()[bounds.VCPU]['total'])
         self._run_periodics()
@@ -143,7 +143,7 @@ class LiveTest(base.ServersTestBase):
                       self.event_reasons)
         self.proxy.cut()
         driver = self.computes['compute1'].driver
-        self.wait_for(True, lambda: driver._follower.state.stale)
+        self.wait_for(True, lambda: driver._watcher.state.stale)
         self.proxy.restore()
         told = ['LimitsAdopted', 'LimitsFollowed', 'LimitsStale',
                 'LimitsRead']

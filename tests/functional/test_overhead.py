@@ -75,12 +75,13 @@ class OverheadTestBase(base.ServersTestBase):
         """It is so, and an audit and a restart find the same."""
         self.assert_reserved(expected, host)
         self._run_periodics()
-        # What the keeper would change, it has changed by then.
+        # What the publisher would change, it has changed by then.
         time.sleep(0.3)
         self.assert_reserved(expected, host)
         self.restart_compute_service(host)
         self.assert_reserved(expected, host)
-        self.assertEqual({}, self.computes[host].driver._ledger._held)
+        self.assertEqual(
+            {}, self.computes[host].driver._accounts._ledger._held)
 
 
 class FullTest(OverheadTestBase):
@@ -288,7 +289,8 @@ class MoveTest(libvirt_base.LibvirtMigrationMixin, OverheadTestBase):
         time.sleep(0.3)
         for host, memories in zip(self.hosts, (first, second)):
             self.assert_reserved(self.reserved(*memories), host)
-            self.assertEqual({}, self.computes[host].driver._ledger._held)
+            self.assertEqual(
+                {}, self.computes[host].driver._accounts._ledger._held)
 
     def assert_both_after_restart(self, first, second):
         """The same, with nova-compute restarted in the middle of a move."""
@@ -413,7 +415,7 @@ class MoveTest(libvirt_base.LibvirtMigrationMixin, OverheadTestBase):
             self.server['id'])['status'])
         self.assertIn('Failed to take a live migration',
                       self.stdlog.logger.output)
-        self.assertEqual({}, self.dest.driver._ledger._held)
+        self.assertEqual({}, self.dest.driver._accounts._ledger._held)
 
     def _ends(self, job, status):
         # Nova tells the destination of a failure only where disks were

@@ -21,7 +21,7 @@ from nova_k8s.inventory import publisher
 from tests.unit import base
 
 
-class KeeperTest(base.TestCase):
+class PublisherTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
@@ -32,8 +32,8 @@ class KeeperTest(base.TestCase):
         self.published = []
         self.measured = threading.Event()
         self.failures = 0
-        self.keeper = publisher.Publisher(self.publish, self.measured.set)
-        self.addCleanup(self.keeper.stop)
+        self.publisher = publisher.Publisher(self.publish, self.measured.set)
+        self.addCleanup(self.publisher.stop)
 
     def publish(self):
         if self.failures:
@@ -48,25 +48,25 @@ class KeeperTest(base.TestCase):
         self.assertTrue(condition())
 
     def test_nothing_unless_it_is_woken(self):
-        self.keeper.start()
+        self.publisher.start()
         # It does not know what was before it.
         self.wait(lambda: self.published)
         time.sleep(0.05)
         self.assertEqual(1, len(self.published))
-        self.keeper.wake()
+        self.publisher.wake()
         self.wait(lambda: len(self.published) > 1)
 
     def test_many_changes_are_one(self):
         for _ in range(100):
-            self.keeper.wake()
-        self.keeper.start()
+            self.publisher.wake()
+        self.publisher.start()
         self.wait(lambda: self.published)
         self.assertEqual(1, len(self.published))
 
     def test_failures_are_tried_again_and_told_once(self):
         self.failures = 5
-        self.keeper.start()
-        self.keeper.wake()
+        self.publisher.start()
+        self.publisher.wake()
         self.wait(lambda: self.published)
         self.assertEqual(1, self.log.output.count('conflict'))
         self.assertIn('Could not tell Placement', self.log.output)
@@ -80,8 +80,8 @@ class KeeperTest(base.TestCase):
             failed.append(1)
             raise OSError('no cgroup')
 
-        self.keeper._measure = measure
-        self.keeper.start()
+        self.publisher._measure = measure
+        self.publisher.start()
         self.wait(lambda: len(failed) > 2)
         self.assertEqual(1, self.log.output.count('no cgroup'))
         self.assertIn('Could not measure', self.log.output)
@@ -90,8 +90,8 @@ class KeeperTest(base.TestCase):
     def test_measures(self):
         self.useFixture(fixtures.MonkeyPatch(
             'nova_k8s.inventory.publisher.MEASURE_EVERY', 0.01))
-        self.keeper.start()
+        self.publisher.start()
         self.assertTrue(self.measured.wait(10))
 
     def test_stop_before_start(self):
-        self.keeper.stop()
+        self.publisher.stop()
