@@ -53,6 +53,13 @@ _HUGEPAGES = 'hugepages-'
 _SHARE = re.compile(r'(\d{1,3}(?:\.\d{1,6})?)%')
 _MIB = 1024 * 1024
 
+# What phase() returns.
+MISSING, PENDING, RUNS, ENDS, ENDED = (
+    'missing', 'pending', 'runs', 'ends', 'ended')
+
+# By how much what guests hold must fall before it is written again.
+_FALL = 0.9
+
 # That of a pod, and Kubernetes takes no longer one.
 _LONGEST_NAME = 253
 
@@ -215,3 +222,40 @@ def render(template, host, namespace, grace, path):
         'requests': dict(limits), 'limits': limits}
     return {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': metadata,
             'spec': spec}
+
+
+def phase(pod):
+    """Return (phase, why it is not RUNS) of the guests' pod.
+
+    :param pod: as a dict; None where there is none
+    """
+    if pod is None:
+        return MISSING, 'it is not there'
+    status = pod.get('status') or {}
+    if status.get('phase') in ('Failed', 'Succeeded'):
+        return ENDED, status.get('reason') or status['phase']
+    if status.get('phase') == 'Running':
+        return (ENDS if pod['metadata'].get('deletionTimestamp') else RUNS,
+                'it is being deleted')
+    for condition in status.get('conditions') or []:
+        if condition.get('status') == 'False' and condition.get('message'):
+            return PENDING, condition['message']
+    return PENDING, 'it has not started'
+
+
+def is_news(known, held):
+    """Whether what guests hold is worth writing.
+
+    A rise is, because a shrink must not take it. A fall is when it is large,
+    or to nothing: until then a little too much is refused.
+
+    :param known: the annotation, as text, or None
+    :param held: bytes, or None where it is not known yet
+    """
+    if held is None:
+        return False
+    try:
+        known = int(known)
+    except (TypeError, ValueError):
+        return True
+    return held > known or held < known * _FALL

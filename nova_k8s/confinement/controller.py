@@ -1,0 +1,214 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Seeing to it that the guests' pod of this node is there, and is known.
+
+It looks at what is and makes the next thing so, whatever happened before: a
+pod that is missing is made, one that runs is told to libvirt's container by a
+file on the node, and how much memory guests hold is written to it. A pod is
+never deleted that has not ended.
+"""
+
+import functools
+import os
+import time
+
+from oslo_log import log as logging
+
+from nova_k8s import errors
+from nova_k8s.confinement import guests_pod
+from nova_k8s.kube import client as kube_client
+from nova_k8s.kube import node as nodes
+from nova_k8s.kube import pods
+from nova_k8s.util import statefile
+from nova_k8s.util import worker
+
+LOG = logging.getLogger(__name__)
+
+# At most one write a second, however often guests come and go.
+SETTLE = 1
+
+# Seconds until the next look, while something is missing, and while all is
+# well: somebody may have removed the file.
+SOON, LATER = 5, 60
+
+# Seconds between two looks while nova-compute starts.
+STARTING = 1
+
+
+class Controller:
+    """Keeps the guests' pod.
+
+    :param pod: kube.pods.Pod
+    :param node: kube.node.Source
+    :param template: path of the template; it is read whenever a pod is made
+    :param grace: seconds that the pod waits for its guests to leave
+    :param file: path of guests_pod.UID_FILE
+    """
+
+    def __init__(self, pod, node, template, grace,
+                 file=guests_pod.UID_FILE):
+        self._pod = pod
+        self._node = node
+        self._template = template
+        self._grace = grace
+        self._file = file
+        self._told = None
+        self._held = lambda: None
+        self._latest = None
+        self.ending = False
+        self._worker = worker.Worker(
+            'nova-k8s-guests-pod', self._step, settle=SETTLE)
+        self.stop = self._worker.stop
+        # Never blocks.
+        self.wake = self._worker.wake
+
+    def await_pod(self):
+        """Block until the pod runs, and make it where it is missing.
+
+        Before that libvirt does not start, and so nothing can.
+
+        :raises errors.Refused: when it cannot be made
+        :raises errors.Unreadable: when the API server does not answer
+        """
+        while self.reconcile(self._pod.read()) not in (
+                guests_pod.RUNS, guests_pod.ENDS):
+            time.sleep(STARTING)
+
+    def start(self, latest, held):
+        """Keep it from now on.
+
+        :param latest: returns the pod as last seen, or None, from memory;
+            raises errors.LimitsError where that is not known
+        :param held: returns the bytes of memory that guests hold, None where
+            that is not known yet
+        """
+        self._latest, self._held = latest, held
+        self._worker.wake()
+        self._worker.start()
+
+    def reconcile(self, body):
+        """Do the next thing; return the phase as from guests_pod.phase().
+
+        :param body: the pod, None where there is none
+        :raises errors.LimitsError: when it cannot be done
+        """
+        phase, why = guests_pod.phase(body)
+        self.ending = phase == guests_pod.ENDS
+        if phase in (guests_pod.RUNS, guests_pod.ENDS):
+            self._publish(body)
+            self._annotate(body)
+        elif phase == guests_pod.ENDED:
+            # Its name is taken until it is removed; the machine was shut
+            # down, for instance.
+            LOG.info('%s has ended (%s), another one is made', self._pod, why)
+            self._pod.remove(body)
+        elif phase == guests_pod.MISSING:
+            node = self._node.ask()
+            if node.cordoned:
+                why = (f'Node {node.name} is cordoned; kubectl uncordon '
+                       f'{node.name}')
+            else:
+                self._make(node)
+        self._tell(phase, why)
+        return phase
+
+    def _make(self, node):
+        host = guests_pod.Host(node.name, node.uid, node.annotations,
+                               node.allocatable)
+        self._pod.create(guests_pod.render(
+            read_template(self._template), host, self._pod.namespace,
+            self._grace, self._template))
+        LOG.info('%s was made for the guests of Node %s', self._pod,
+                 node.name)
+
+    def _publish(self, body):
+        record = {key: body['metadata'][key]
+                  for key in ('uid', 'name', 'namespace')}
+        if statefile.read_plain(self._file) == record:
+            return
+        try:
+            statefile.write(self._file, record, mode=0o644)
+        except OSError as exc:
+            raise errors.Unreadable(
+                f'{self._file}: {exc.strerror}; libvirt cannot be told where '
+                f'guests belong: have the folder of the node mounted there, '
+                f'for nova-compute to write') from None
+
+    def _annotate(self, body):
+        held = self._held()
+        known = (body['metadata'].get('annotations') or {}).get(
+            guests_pod.HELD)
+        if guests_pod.is_news(known, held):
+            self._pod.annotate(body['metadata']['uid'],
+                               {guests_pod.HELD: str(held)})
+
+    def _tell(self, phase, why):
+        # Which nodes do not fit, for instance, changes all the time.
+        if phase != self._told and phase in (guests_pod.PENDING,
+                                             guests_pod.MISSING):
+            LOG.warning('%s holds no guests yet: %s', self._pod, why)
+        self._told = phase
+
+    def _step(self):
+        try:
+            phase = self.reconcile(self._latest())
+        except errors.LimitsError as exc:
+            problem = str(exc)
+        except Exception as exc:
+            # Nothing may end this thread: nobody would notice.
+            problem = repr(exc)
+        else:
+            return LATER if phase == guests_pod.RUNS else SOON
+        if problem != self._told:
+            LOG.warning('%s', problem)
+            self._told = problem
+        return SOON
+
+
+def read_template(path):
+    """Return the template in this file.
+
+    :raises errors.Refused: when no guests' pod can be made of it
+    """
+    try:
+        with open(path, encoding='utf-8') as f:
+            text = f.read()
+    except (OSError, ValueError) as exc:
+        raise errors.Refused(
+            f'[kubernetes] guests_pod {path}: '
+            f'{getattr(exc, "strerror", None) or exc}') from None
+    return guests_pod.parse_template(text, path)
+
+
+def from_conf(conf, environ=os.environ):
+    """Return the Controller, or None where there is no guests' pod to make.
+
+    :raises errors.Refused: when an option that it needs is not set
+    """
+    options = conf.kubernetes
+    if not options.guests_pod:
+        return None
+    node = kube_client.node_name(conf, environ)
+    if not node:
+        raise errors.Refused(
+            '[kubernetes] guests_pod needs the node of this pod: set '
+            'NODE_NAME in the environment from spec.nodeName, or [kubernetes] '
+            'node_name')
+    # At once, because an error of the operator is worth no waiting.
+    read_template(options.guests_pod)
+    connect = functools.partial(kube_client.api_client, conf)
+    return Controller(
+        pods.Pod(connect, kube_client.namespace(conf, environ),
+                 guests_pod.name_on(node), options.api_timeout),
+        nodes.Source(connect, node, options.api_timeout),
+        options.guests_pod, options.guests_pod_grace)
