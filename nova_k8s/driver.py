@@ -31,9 +31,11 @@ from nova_k8s.accounting import accounts
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
+from nova_k8s.confinement import controller
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import compute_node
+from nova_k8s.inventory import host as machine
 from nova_k8s.inventory import publisher
 from nova_k8s.inventory import reported
 from nova_k8s.kube import client as kube_client
@@ -66,12 +68,17 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._accounts = None
         self._publisher = None
         self._service = None
+        self._guests_pod = None
 
     def init_host(self, host):
         """Start, or end nova-compute with one line that says why not."""
         problem = None
         try:
             conf.check(CONF)
+            self._guests_pod = controller.from_conf(CONF)
+            if self._guests_pod:
+                self._guests_pod.await_pod(bool(checkpoint.load(CONF)))
+                machine.await_libvirt(self._uri())
             self._construct(host)
         except (errors.LimitsError, cfg.Error) as exc:
             problem = ' '.join(str(exc).split())
@@ -84,6 +91,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._publisher.start()
         if self._service:
             self._service.start()
+        if self._guests_pod:
+            self._guests_pod.start()
 
     def _construct(self, host):
         """Make all parts, once the limits are known and fit for use."""
@@ -119,14 +128,17 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         tracker = self._tracker()
         if tracker:
             self._accounts.follow(tracker)
+        if self._guests_pod:
+            self._guests_pod.connect(source.latest, self._accounts.held_bytes)
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._budget, node_source,
-            self._tell_of_service)
+            self._tell_of_service,
+            self._guests_pod.reasons if self._guests_pod else frozenset)
         self._tell(None, state)
 
     def cleanup_host(self, host):
-        for each in (self._service, self._watcher, self._publisher,
-                     self._recorder):
+        for each in (self._guests_pod, self._service, self._watcher,
+                     self._publisher, self._recorder):
             if each:
                 each.stop()
         super().cleanup_host(host)
@@ -231,6 +243,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         for nodename in self.get_available_nodes():
             if tracker:
                 self._reported.publish(tracker, nodename)
+        if self._guests_pod:
+            self._guests_pod.wake()
 
     def _measure(self):
         self._accounts.measure()
@@ -246,8 +260,9 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         for line in messages.for_change(
                 before, after, CONF.kubernetes.unlimited):
             self._say(line, subject and subject.pod)
-        if self._service:
-            self._service.wake()
+        for each in (self._guests_pod, self._service):
+            if each:
+                each.wake()
 
     def _tell_of_service(self, line, kube_node):
         self._say(line, kube_node and budget.Reference(

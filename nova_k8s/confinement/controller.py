@@ -24,8 +24,8 @@ import time
 
 from oslo_log import log as logging
 
-from nova_k8s import errors
 from nova_k8s.confinement import guests_pod
+from nova_k8s import errors
 from nova_k8s.kube import client as kube_client
 from nova_k8s.kube import node as nodes
 from nova_k8s.kube import pods
@@ -50,7 +50,8 @@ class Controller:
 
     :param pod: kube.pods.Pod
     :param node: kube.node.Source
-    :param template: path of the template; it is read whenever a pod is made
+    :param template: path of the template, which is read whenever a pod is
+        made; None where somebody else makes it
     :param grace: seconds that the pod waits for its guests to leave
     :param file: path of guests_pod.UID_FILE
     """
@@ -65,27 +66,36 @@ class Controller:
         self._told = None
         self._held = lambda: None
         self._latest = None
-        self.ending = False
+        self._reasons = frozenset()
         self._worker = worker.Worker(
             'nova-k8s-guests-pod', self._step, settle=SETTLE)
         self.stop = self._worker.stop
         # Never blocks.
         self.wake = self._worker.wake
 
-    def await_pod(self):
+    def await_pod(self, known):
         """Block until the pod runs, and make it where it is missing.
 
         Before that libvirt does not start, and so nothing can.
 
+        :param known: whether it ran before: then an API server that is away
+            changes nothing
         :raises errors.Refused: when it cannot be made
         :raises errors.Unreadable: when the API server does not answer
         """
-        while self.reconcile(self._pod.read()) not in (
-                guests_pod.RUNS, guests_pod.ENDS):
+        while True:
+            try:
+                if self.reconcile(self._pod.read()) in (
+                        guests_pod.RUNS, guests_pod.ENDS):
+                    return
+            except errors.Unreadable:
+                if known:
+                    return
+                raise
             time.sleep(STARTING)
 
-    def start(self, latest, held):
-        """Keep it from now on.
+    def connect(self, latest, held):
+        """Say where to look.
 
         :param latest: returns the pod as last seen, or None, from memory;
             raises errors.LimitsError where that is not known
@@ -93,8 +103,21 @@ class Controller:
             that is not known yet
         """
         self._latest, self._held = latest, held
+
+    def start(self):
+        """Keep it from now on."""
         self._worker.wake()
         self._worker.start()
+
+    def reasons(self):
+        """Return why no guest may be placed, from memory."""
+        try:
+            ends = guests_pod.phase(self._latest())[0] == guests_pod.ENDS
+        except errors.LimitsError:
+            # What was last known stays.
+            return self._reasons
+        self._reasons = frozenset((guests_pod.ENDING,) if ends else ())
+        return self._reasons
 
     def reconcile(self, body):
         """Do the next thing; return the phase as from guests_pod.phase().
@@ -103,7 +126,6 @@ class Controller:
         :raises errors.LimitsError: when it cannot be done
         """
         phase, why = guests_pod.phase(body)
-        self.ending = phase == guests_pod.ENDS
         if phase in (guests_pod.RUNS, guests_pod.ENDS):
             self._publish(body)
             self._annotate(body)
@@ -114,7 +136,10 @@ class Controller:
             self._pod.remove(body)
         elif phase == guests_pod.MISSING:
             node = self._node.ask()
-            if node.cordoned:
+            if not self._template:
+                why = (f'make it with: nova-k8s guests-pod --node '
+                       f'{node.name} | kubectl create -f -')
+            elif node.cordoned:
                 why = (f'Node {node.name} is cordoned; kubectl uncordon '
                        f'{node.name}')
             else:
@@ -126,8 +151,8 @@ class Controller:
         host = guests_pod.Host(node.name, node.uid, node.annotations,
                                node.allocatable)
         self._pod.create(guests_pod.render(
-            read_template(self._template), host, self._pod.namespace,
-            self._grace, self._template))
+            read_template(self._template), host, self._pod.name,
+            self._pod.namespace, self._grace, self._template))
         LOG.info('%s was made for the guests of Node %s', self._pod,
                  node.name)
 
@@ -139,7 +164,7 @@ class Controller:
         try:
             statefile.write(self._file, record, mode=0o644)
         except OSError as exc:
-            raise errors.Unreadable(
+            raise errors.Refused(
                 f'{self._file}: {exc.strerror}; libvirt cannot be told where '
                 f'guests belong: have the folder of the node mounted there, '
                 f'for nova-compute to write') from None
@@ -161,7 +186,12 @@ class Controller:
 
     def _step(self):
         try:
-            phase = self.reconcile(self._latest())
+            body = self._latest()
+        except errors.LimitsError:
+            # That is told by whoever needs its limits.
+            return SOON
+        try:
+            phase = self.reconcile(body)
         except errors.LimitsError as exc:
             problem = str(exc)
         except Exception as exc:
@@ -190,25 +220,37 @@ def read_template(path):
     return guests_pod.parse_template(text, path)
 
 
+def _check(options, node):
+    for name, default in (('pod_name', None), ('pod_selector', None),
+                          ('limits_from', 'api')):
+        if (options[name] or default) != default:
+            raise errors.Refused(
+                f'[kubernetes] guests_pod and {name} = {options[name]} are '
+                f'set, and they name different limits; set one of them')
+    if not node:
+        raise errors.Refused(
+            '[kubernetes] guests_pod needs the node of this pod: set '
+            'NODE_NAME in the environment from spec.nodeName, or [kubernetes] '
+            'node_name')
+
+
 def from_conf(conf, environ=os.environ):
     """Return the Controller, or None where there is no guests' pod to make.
 
     :raises errors.Refused: when an option that it needs is not set
     """
     options = conf.kubernetes
-    if not options.guests_pod:
-        return None
     node = kube_client.node_name(conf, environ)
-    if not node:
-        raise errors.Refused(
-            '[kubernetes] guests_pod needs the node of this pod: set '
-            'NODE_NAME in the environment from spec.nodeName, or [kubernetes] '
-            'node_name')
-    # At once, because an error of the operator is worth no waiting.
-    read_template(options.guests_pod)
+    if options.guests_pod:
+        _check(options, node)
+        # At once, because an error of the operator is worth no waiting.
+        read_template(options.guests_pod)
+    name = kube_client.guests_pod(conf, environ)
+    if not name:
+        return None
     connect = functools.partial(kube_client.api_client, conf)
     return Controller(
         pods.Pod(connect, kube_client.namespace(conf, environ),
-                 guests_pod.name_on(node), options.api_timeout),
+                 name, options.api_timeout),
         nodes.Source(connect, node, options.api_timeout),
         options.guests_pod, options.guests_pod_grace)

@@ -39,7 +39,6 @@ import yaml
 from nova_k8s import errors
 from nova_k8s.limits import quantity
 
-PREFIX = 'guests-'
 UID_FILE = '/run/nova-k8s/guests-pod.json'
 CHILD = 'guests'
 LIBVIRTD = 'libvirtd'
@@ -56,6 +55,9 @@ _MIB = 1024 * 1024
 # What phase() returns.
 MISSING, PENDING, RUNS, ENDS, ENDED = (
     'missing', 'pending', 'runs', 'ends', 'ended')
+
+# Why no guest is placed, as Nova shows it.
+ENDING = "guests' pod ending"
 
 # By how much what guests hold must fall before it is written again.
 _FALL = 0.9
@@ -75,11 +77,6 @@ class Host:
     uid: str
     annotations: ty.Mapping[str, str]
     allocatable: ty.Mapping[str, str]
-
-
-def name_on(node_name):
-    """Return the name of the guests' pod of a node."""
-    return PREFIX + node_name
 
 
 def parse_template(text, path):
@@ -184,16 +181,16 @@ def _amount(resource, value, where, host):
     return f'{amount // _MIB}Mi' if amount % _MIB == 0 else str(amount)
 
 
-def render(template, host, namespace, grace, path):
+def render(template, host, name, namespace, grace, path):
     """Return the manifest of the guests' pod of a node.
 
     :param template: as from parse_template()
     :param host: the Host
+    :param name: of the pod
     :param grace: spec.terminationGracePeriodSeconds
     :param path: of the template, for messages
     :raises errors.Refused: when it cannot be made
     """
-    name = name_on(host.name)
     if len(name) > _LONGEST_NAME:
         raise errors.Refused(
             f'Node {host.name}: {name} is too long for the name of a pod')

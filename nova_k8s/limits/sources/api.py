@@ -31,11 +31,14 @@ class Source:
     :param connect: returns a kubernetes.client.ApiClient
     :param container: [kubernetes] container
     :param timeout: seconds that one request may take
+    :param started: whether limits count only once the kubelet has taken the
+        pod: until then they are a wish
     """
 
     def __init__(self, connect, namespace, name=None, selector=None,
-                 node=None, container=None, timeout=10):
+                 node=None, container=None, timeout=10, started=False):
         self._container = container
+        self._started = started
         self._selector = selector
         if selector:
             self._what = (f'pods {selector} of namespace {namespace} on node '
@@ -59,13 +62,26 @@ class Source:
         self._watch = self._open(changed=changed)
         self._watch.run(stop)
 
+    def latest(self):
+        """Return the pod as last seen, from memory, or None.
+
+        Only for a pod that is read by its name.
+
+        :raises errors.LimitsError: when it may have changed since
+        """
+        if not self._watch:
+            raise errors.Unreadable(watch.NOT_YET)
+        return next(map(self._complete, self._watch.objects()), None)
+
     def budget(self, pods):
         """Return the budget of the one pod that is meant.
 
         :raises errors.Refused: when there is not exactly one
         """
-        return pod_spec.parse(self._choose(pods), self._container,
-                              'API server')
+        pod = self._choose(pods)
+        if self._started and pod['status'].get('phase') != 'Running':
+            raise errors.Refused(f'{self._what}: it does not run yet')
+        return pod_spec.parse(pod, self._container, 'API server')
 
     def _complete(self, pod):
         try:
@@ -116,7 +132,10 @@ def from_conf(conf, environ=os.environ):
     connect = functools.partial(kube_client.api_client, conf)
     # At once, because an error of the operator is worth no waiting.
     connect()
+    guests = kube_client.guests_pod(conf, environ)
+    # Guests are in the pod's cgroup, not in a container's.
+    container = options.container or (pod_spec.WHOLE_POD if guests else None)
     return Source(
         connect, kube_client.namespace(conf, environ),
-        kube_client.pod_name(conf, environ),
-        options.pod_selector, node, options.container, options.api_timeout)
+        kube_client.pod_name(conf, environ), options.pod_selector, node,
+        container, options.api_timeout, bool(guests))
