@@ -45,6 +45,8 @@ def load(name, namespace):
                     each[field]['name'] += f'-{namespace}'
             if each['kind'] == 'ValidatingAdmissionPolicyBinding':
                 each['spec']['policyName'] += f'-{namespace}'
+                if 'paramRef' in each['spec']:
+                    each['spec']['paramRef']['namespace'] = namespace
         elif each['metadata']['namespace'] == 'default':
             each['metadata']['name'] += f'-{namespace}'
             if 'roleRef' in each:
