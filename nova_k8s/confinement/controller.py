@@ -234,7 +234,7 @@ def _check(options, node):
             'node_name')
 
 
-def from_conf(conf, environ=os.environ):
+def from_conf(conf, environ=os.environ, file=guests_pod.UID_FILE):
     """Return the Controller, or None where there is no guests' pod to make.
 
     :raises errors.Refused: when an option that it needs is not set
@@ -253,4 +253,4 @@ def from_conf(conf, environ=os.environ):
         pods.Pod(connect, kube_client.namespace(conf, environ),
                  name, options.api_timeout),
         nodes.Source(connect, node, options.api_timeout),
-        options.guests_pod, options.guests_pod_grace)
+        options.guests_pod, options.guests_pod_grace, file)

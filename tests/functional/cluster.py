@@ -34,6 +34,8 @@ def load(name, namespace):
     text = text.replace('namespace: openstack', f'namespace: {namespace}')
     text = text.replace('system:serviceaccount:openstack:',
                         f'system:serviceaccount:{namespace}:')
+    text = text.replace('metadata.name: openstack',
+                        f'metadata.name: {namespace}')
     objects = list(yaml.safe_load_all(text))
     for each in objects:
         if 'namespace' not in each['metadata']:
