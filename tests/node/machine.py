@@ -13,7 +13,7 @@
 """A small virtual machine without KVM, for a node of Kubernetes.
 
 Its root file system is this machine's own, below a layer that
-tools/kubernetes/build-vm makes; what it writes is lost with it.
+tools/kubernetes/build-node makes; what it writes is lost with it.
 """
 
 import json
@@ -29,7 +29,7 @@ import fixtures
 from tests.functional import control_plane
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-BUILD = TOP / 'tools' / 'kubernetes' / 'build-vm'
+BUILD = TOP / 'tools' / 'kubernetes' / 'build-node'
 INIT = TOP / 'tests' / 'node' / 'vm' / 'init'
 
 # How long a boot may take, in seconds: 20 on an idle machine.
@@ -55,7 +55,7 @@ def built():
                            text=True)
     if check.returncode:
         control_plane.unavailable(
-            'No VM for a node (%s); tools/kubernetes/build-vm builds it.'
+            'No VM for a node (%s); tools/kubernetes/build-node builds it.'
             % check.stderr.strip().rpartition('\n')[2])
     return pathlib.Path(check.stdout.strip())
 
