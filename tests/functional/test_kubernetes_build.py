@@ -27,6 +27,8 @@ from tests.functional import control_plane
 
 NAMES = {'etcd', 'kube-apiserver', 'kube-controller-manager', 'kwok',
          'kwok-stages.yaml', 'built-from'}
+NODE = {'kubelet', 'kube-scheduler', 'containerd', 'containerd-shim-runc-v2',
+        'ctr', 'built-from-node'}
 
 GO = '''\
     #!%(python)s
@@ -78,7 +80,8 @@ class BuildTest(testtools.TestCase):
         self.environment = {
             **os.environ, 'XDG_CACHE_HOME': str(root / 'cache'),
             'PATH': '%s:%s' % (go.parent, os.environ['PATH'])}
-        self.environment.pop('KUBEBUILDER_ASSETS', None)
+        for name in ('KUBEBUILDER_ASSETS', 'NOVA_K8S_BUILD_NODE'):
+            self.environment.pop(name, None)
         self.cache = root / 'cache' / 'nova-k8s'
 
     def start(self, *arguments, **environment):
@@ -92,8 +95,8 @@ class BuildTest(testtools.TestCase):
         output, log = process.communicate(timeout=60)
         return process.returncode, output.strip(), log
 
-    def assertWhole(self, folder):
-        self.assertEqual(NAMES, set(os.listdir(folder)))
+    def assertWhole(self, folder, names=NAMES):
+        self.assertEqual(names, set(os.listdir(folder)))
         self.assertEqual({os.path.basename(folder),
                           os.path.basename(folder) + '.lock'},
                          set(os.listdir(self.cache)))
@@ -124,6 +127,26 @@ class BuildTest(testtools.TestCase):
         self.assertEqual(outputs[0], outputs[1])
         self.assertWhole(outputs[0])
         self.assertEqual(4, len(self.built.read_text().split()))
+
+    def test_a_node_in_the_same_run(self):
+        code, folder, log = self.run_build(NOVA_K8S_BUILD_NODE='1')
+        self.assertEqual(0, code, log)
+        self.assertWhole(folder, NAMES | NODE)
+        self.assertIn('[9/9] ctr', log)
+        for arguments in (), ('--node',), ('--check', '--node'):
+            self.assertEqual((0, folder, ''), self.run_build(*arguments))
+
+    def test_a_node_later(self):
+        folder = self.run_build()[1]
+        self.assertEqual(1, self.run_build('--check', '--node')[0])
+        self.built.write_text('')
+        self.assertEqual(1, self.run_build('--node', STUB_FAIL='ctr')[0])
+        # What was there before is not lost by it.
+        self.assertEqual(0, self.run_build('--check')[0])
+        code, same, log = self.run_build('--node')
+        self.assertEqual((0, folder), (code, same), log)
+        self.assertWhole(folder, NAMES | NODE)
+        self.assertNotIn('etcd', self.built.read_text())
 
     def test_half_a_build_is_none(self):
         code, output, log = self.run_build(STUB_FAIL='etcd')
@@ -165,6 +188,13 @@ class BuildTest(testtools.TestCase):
         self.assertEqual(1, code)
         self.assertIn('no Go 1.26.0 or newer on the PATH', log)
         self.assertIn('could not be installed from PyPI', log)
+
+    def test_a_node_may_want_a_newer_go(self):
+        code, _output, log = self.run_build(
+            '--node', STUB_VERSION='go1.26.0', PIP_NO_INDEX='1',
+            PIP_FIND_LINKS='', PIP_CONFIG_FILE=os.devnull)
+        self.assertEqual(1, code)
+        self.assertIn('no Go 1.26.6 or newer on the PATH', log)
 
     def test_assets_are_taken_as_they_are(self):
         self.assertEqual((0, '/assets'), self.run_build(
