@@ -75,7 +75,8 @@ class ContainerfileTest(testtools.TestCase):
         images = set(re.findall(r'--tag (\S+)', self.text))
         used = {
             image for path in BASE.glob('*.yaml')
-            for image in re.findall(r'image: (\S+)', path.read_text())}
+            for image in re.findall(r'^[ -]*image: (\S+)', path.read_text(),
+                                    re.MULTILINE)}
         self.assertEqual(used, images | {'kubernetes-entrypoint:v1.0.0'})
 
     def test_no_registry_is_named(self):
