@@ -110,6 +110,19 @@ over, the kubelet ends the guests that are left. For ``guests_pod``, whenever a
 pod is made.
 """),
     cfg.StrOpt(
+        'on_escape',
+        default='warn',
+        choices=[
+            ('warn', 'a warning and an event name it'),
+            ('disable', 'the compute service is disabled as well'),
+        ],
+        help="""What to do about a guest outside of the guests' pod.
+
+No limit of Kubernetes holds it. A guest of a pod that Kubernetes has
+forgotten, because it was deleted by force, disables the service always: its
+memory is promised to others. ``nova-k8s check`` shows such guests.
+"""),
+    cfg.StrOpt(
         'node_name',
         help='Name of the Kubernetes node of the pod. Default: ``NODE_NAME`` '
              'in the environment (from ``spec.nodeName``), then what the pod '

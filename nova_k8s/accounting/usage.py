@@ -223,6 +223,11 @@ def _memory_kb(command):
     return int(match.group(1)) * unit
 
 
+def pids(proc='/proc'):
+    """Return the PID of each guest that can be seen, by UUID."""
+    return {uuid: guest.pid for uuid, guest in guests(proc).items()}
+
+
 def guests(proc='/proc'):
     """Return the Process of each guest that can be seen, by UUID.
 

@@ -23,13 +23,14 @@ import warnings
 
 from oslo_config import cfg
 
+from nova_k8s.cmd import check
 from nova_k8s.cmd import flavors
 from nova_k8s.cmd import guests_pod
 from nova_k8s.cmd import report
 from nova_k8s.cmd import status
 from nova_k8s import errors
 
-COMMANDS = (report, flavors, guests_pod, status)
+COMMANDS = (report, check, flavors, guests_pod, status)
 
 
 def main(argv=None):

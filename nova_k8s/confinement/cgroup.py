@@ -12,7 +12,67 @@
 
 """The cgroups of the kernel: where they are, and what they are charged."""
 
+import os
 import pathlib
+
+# Where the manifests mount the node's tree, and where a process without a
+# cgroup namespace of its own has it.
+TREES = ('/node/cgroup', '/sys/fs/cgroup')
+
+# Below kubepods.slice/kubepods-burstable.slice, below a cgroup root of the
+# kubelet's own.
+_DEEPEST = 5
+
+
+def node_tree(trees=TREES):
+    """Return the folder of the node's cgroup tree."""
+    return next((each for each in trees
+                 if os.path.exists(os.path.join(each, 'cgroup.procs'))),
+                trees[-1])
+
+
+def pod_names(uid):
+    """What the kubelet calls the cgroup of a pod, with either driver."""
+    # cgroupfs: kubepods/burstable/pod<uid>; systemd:
+    # kubepods-burstable-pod<uid>.slice, where "-" separates levels.
+    return f'pod{uid}', f'pod{uid.replace("-", "_")}.slice'
+
+
+def pod_folder(tree, uid):
+    """Return the folder of a pod's cgroup, None where it is not there.
+
+    :param tree: the folder of the node's cgroup tree
+    """
+    plain, slice_name = pod_names(uid)
+    for folder, children, _ in os.walk(tree):
+        for name in children:
+            if name == plain or name.endswith(f'-{slice_name}'):
+                return os.path.join(folder, name)
+        if len(pathlib.Path(folder).relative_to(tree).parts) >= _DEEPEST - 1:
+            children.clear()
+    return None
+
+
+def read_text(folder, name):
+    """Return what a file of a cgroup holds; None where it is not there."""
+    try:
+        return pathlib.Path(folder, name).read_text().strip()
+    except OSError:
+        return None
+
+
+def read_limit(folder, name):
+    """Return a limit of a cgroup; None for none, or where it is not there."""
+    text = read_text(folder, name)
+    return int(text) if text and text.isdigit() else None
+
+
+def pids_below(folder):
+    """Return the processes of a cgroup and of those below it."""
+    found = set()
+    for path, _, _ in os.walk(folder):
+        found.update(map(int, (read_text(path, 'cgroup.procs') or '').split()))
+    return found
 
 
 def own_folder(proc='/proc', mounted='/sys/fs/cgroup'):

@@ -94,6 +94,13 @@ class Controller:
                 raise
             time.sleep(STARTING)
 
+    def read(self):
+        """Return the pod as a dict, None where there is none.
+
+        :raises errors.Unreadable: when the API server does not say
+        """
+        return self._pod.read()
+
     def connect(self, latest, held):
         """Say where to look.
 
