@@ -12,6 +12,7 @@
 
 """What the pod uses besides guests: [kubernetes] reserved_memory_mb."""
 
+import os
 import pathlib
 
 from oslo_config import cfg
@@ -19,12 +20,18 @@ from oslo_log import log as logging
 
 from nova_k8s.accounting import usage
 from nova_k8s.confinement import cgroup
+from nova_k8s.confinement import controller
+from nova_k8s.kube import client as kube_client
 
 LOG = logging.getLogger(__name__)
 
 # What is kept for the pod's other processes at least, in MiB: nova-compute,
 # libvirtd and virtlogd after start, before they had anything to do.
 FLOOR = 256
+
+# The same in a guests' pod: libvirtd and what holds the pod, and nothing else
+# is in it.
+GUESTS_POD_FLOOR = 128
 
 # By how much it changes, and how far a measurement is kept away from the
 # next such step, in MiB: a daemon that breathes does not change inventories.
@@ -60,9 +67,13 @@ def measure_kb(folder, proc='/proc', known=None):
     :raises OSError: when the cgroup is not there, or may not be read
     """
     top = pathlib.Path(folder)
+    seen = usage.guests(proc)
+    forgotten = {guest.pid for uuid, guest in seen.items()
+                 if known is not None and uuid not in known}
     apart = [path for path in top.rglob('*')
              if path.is_dir() and (path.name.endswith('.libvirt-qemu') or
-                                   path.name.startswith('machine-qemu'))]
+                                   path.name.startswith('machine-qemu')) and
+             not cgroup.pids_below(path) & forgotten]
     used = cgroup.charged_kb(top) - sum(
         cgroup.charged_kb(each) for each in apart)
     pids = set()
@@ -74,8 +85,8 @@ def measure_kb(folder, proc='/proc', known=None):
             pids.update((path / 'cgroup.procs').read_text().split())
         except OSError:
             continue
-    for uuid, guest in usage.guests(proc).items():
-        if known is not None and uuid not in known:
+    for guest in seen.values():
+        if guest.pid in forgotten:
             continue
         for pid in (guest.pid, *guest.helpers):
             if str(pid) in pids:
@@ -83,15 +94,16 @@ def measure_kb(folder, proc='/proc', known=None):
     return max(0, used)
 
 
-def steady_mb(present_mb, measured_kb):
+def steady_mb(present_mb, measured_kb, floor=FLOOR):
     """Return what to keep for the pod's other processes.
 
     More at once, less only when much less is needed, and slowly.
 
     :param present_mb: what is kept now; 0 at first
+    :param floor: what is kept at least, in MiB
     """
     wanted_mb = measured_kb // usage.KIB_PER_MIB + HEADROOM
-    wanted = max(FLOOR, -(-wanted_mb // STEP) * STEP)
+    wanted = max(floor, -(-wanted_mb // STEP) * STEP)
     if wanted >= present_mb:
         return wanted
     if wanted <= present_mb - 2 * STEP:
@@ -105,18 +117,22 @@ class PodReserve:
     Readers read ``mb``, in MiB; ``option`` is the option that decides it.
 
     :param mb: None to measure it
-    :param folder: of the cgroup to measure, None where there is none
+    :param find: returns the folder of the cgroup to measure, None where
+        there is none
+    :param floor: what is kept at least, in MiB, where it is measured
     """
 
-    def __init__(self, mb, option, folder=None, proc='/proc'):
+    def __init__(self, mb, option, find=lambda: None, proc='/proc',
+                 floor=FLOOR):
         self.mb = mb
         self.option = option
         self._measured = mb is None
-        self._folder = folder
+        self._find = find
+        self._floor = floor
         self._proc = proc
         self._problem = None
         if self._measured:
-            self.mb = FLOOR
+            self.mb = floor
             self.measure()
 
     def measure(self, known=None):
@@ -126,18 +142,19 @@ class PodReserve:
         """
         if not self._measured:
             return
-        if not self._folder:
-            self._tell('this process is in no cgroup of its own')
+        folder = self._find()
+        if not folder:
+            self._tell('its cgroup is not seen here')
             return
         try:
-            used = measure_kb(self._folder, self._proc, known)
+            used = measure_kb(folder, self._proc, known)
         except OSError as exc:
             self._tell(exc)
             return
-        before, self.mb = self.mb, steady_mb(self.mb, used)
+        before, self.mb = self.mb, steady_mb(self.mb, used, self._floor)
         if self.mb != before:
             LOG.info('Keeping %s MiB for what runs in the pod besides guests; '
-                     '%s uses %s KiB', self.mb, self._folder, used)
+                     '%s uses %s KiB', self.mb, folder, used)
 
     def _tell(self, problem):
         if str(problem) != self._problem:
@@ -166,15 +183,21 @@ def from_conf(conf, look=True):
     :param look: False where this is not the pod: what is kept at least, then
     """
     mb, option = configured_mb(conf)
+    guests_pod = kube_client.guests_pod(conf, os.environ)
+    floor = GUESTS_POD_FLOOR if guests_pod else FLOOR
     if mb is not None or not look:
-        return PodReserve(FLOOR if mb is None else mb, option)
+        return PodReserve(floor if mb is None else mb, option)
+    if conf.kubernetes.pod_cgroup:
+        return PodReserve(None, option, lambda: conf.kubernetes.pod_cgroup,
+                          floor=floor)
+    if guests_pod:
+        return PodReserve(None, option, controller.find_cgroup, floor=floor)
     whose = _limits_of_another(conf.kubernetes)
-    if whose and not conf.kubernetes.pod_cgroup:
+    if whose:
         LOG.warning(
             'What is kept for others is measured in the cgroup that '
             'nova-compute runs in, and the limits may be those of another '
             '([kubernetes] %s): set [kubernetes] pod_cgroup to the cgroup '
             'that they bound, or [kubernetes] reserved_memory_mb to what its '
             'other processes need.', whose)
-    return PodReserve(None, option,
-                      conf.kubernetes.pod_cgroup or cgroup.own_folder())
+    return PodReserve(None, option, cgroup.own_folder)

@@ -89,7 +89,7 @@ class Process:
 
     helpers: ty.Tuple[int, ...] = ()
 
-    def used(self, proc):
+    def used(self, proc='/proc'):
         """Return what it uses; None where its memory cannot be told apart.
 
         :raises OSError: when it has ended, or may not be read

@@ -24,6 +24,7 @@ import time
 
 from oslo_log import log as logging
 
+from nova_k8s.confinement import cgroup
 from nova_k8s.confinement import guests_pod
 from nova_k8s import errors
 from nova_k8s.kube import client as kube_client
@@ -210,6 +211,16 @@ class Controller:
             LOG.warning('%s', problem)
             self._told = problem
         return SOON
+
+
+def find_cgroup(tree=None, file=guests_pod.UID_FILE):
+    """Return the folder of the cgroup of the pod that was told of, or None.
+
+    :param tree: the folder of the node's cgroup tree
+    """
+    record = statefile.read_plain(file)
+    uid = record.get('uid') if isinstance(record, dict) else None
+    return uid and cgroup.pod_folder(tree or cgroup.node_tree(), uid)
 
 
 def read_template(path):

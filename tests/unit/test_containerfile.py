@@ -68,7 +68,7 @@ class ContainerfileTest(testtools.TestCase):
         self.assertIn('42424', spec['initContainers'][0]['command'])
         helper = 'sudo /opt/nova-k8s/bin/privsep-helper '
         self.assertEqual(
-            3, (BASE / 'nova.conf').read_text().count(helper))
+            4, (BASE / 'nova.conf').read_text().count(helper))
         self.assertIn('/opt/nova-k8s/bin/privsep-helper *', self.text)
 
     def test_tags_are_those_of_the_manifests(self):

@@ -253,7 +253,8 @@ class ConfigurationTest(testtools.TestCase):
         for path in (BASE / 'nova.conf', BASE / 'limits.conf',
                      SIDECAR / 'limits.conf'):
             for section, found in options(path).items():
-                if section in ('nova_sys_admin', 'vif_plug_ovs_privileged',
+                if section in ('nova_sys_admin', 'nova_k8s_guests',
+                               'vif_plug_ovs_privileged',
                                'privsep_osbrick', 'oslo_concurrency'):
                     continue
                 group = CONF if section == 'DEFAULT' else CONF[section]
