@@ -209,6 +209,9 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self.provider_tree.update_inventory(nodename, records)
         if changed:
             self._publisher.wake()
+        if self._guests_pod:
+            # What guests hold may be something else now.
+            self._guests_pod.wake()
 
     def check_can_live_migrate_destination(self, context, instance,
                                            src_compute_info, dst_compute_info,
@@ -256,8 +259,6 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         for nodename in self.get_available_nodes():
             if tracker:
                 self._reported.publish(tracker, nodename)
-        if self._guests_pod:
-            self._guests_pod.wake()
 
     def _measure(self):
         self._accounts.measure()

@@ -152,6 +152,7 @@ class Controller:
                        f'{node.name}')
             else:
                 self._make(node)
+                why = None
         self._tell(phase, why)
         return phase
 
@@ -187,8 +188,8 @@ class Controller:
 
     def _tell(self, phase, why):
         # Which nodes do not fit, for instance, changes all the time.
-        if phase != self._told and phase in (guests_pod.PENDING,
-                                             guests_pod.MISSING):
+        if why and phase != self._told and phase in (guests_pod.PENDING,
+                                                     guests_pod.MISSING):
             LOG.warning('%s holds no guests yet: %s', self._pod, why)
         self._told = phase
 
