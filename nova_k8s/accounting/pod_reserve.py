@@ -12,6 +12,7 @@
 
 """What the pod uses besides guests: [kubernetes] reserved_memory_mb."""
 
+import collections
 import os
 import pathlib
 
@@ -37,6 +38,13 @@ GUESTS_POD_FLOOR = 128
 # next such step, in MiB: a daemon that breathes does not change inventories.
 STEP = 64
 HEADROOM = 32
+
+# For how many measurements a peak counts.
+LOOKS = 10
+
+# A change from one measurement to the next, in MiB, after which the next one
+# comes sooner: what grows is noticed before it has used up its headroom.
+MOVES = 8
 
 
 def configured_mb(conf):
@@ -94,21 +102,17 @@ def measure_kb(folder, proc='/proc', known=None):
     return max(0, used)
 
 
-def steady_mb(present_mb, measured_kb, floor=FLOOR):
+def steady_mb(measured_kb, floor=FLOOR):
     """Return what to keep for the pod's other processes.
 
-    More at once, less only when much less is needed, and slowly.
+    What the largest of the last measurements asks for: more at once, less when
+    a peak is LOOKS measurements past.
 
-    :param present_mb: what is kept now; 0 at first
+    :param measured_kb: the last of them
     :param floor: what is kept at least, in MiB
     """
-    wanted_mb = measured_kb // usage.KIB_PER_MIB + HEADROOM
-    wanted = max(floor, -(-wanted_mb // STEP) * STEP)
-    if wanted >= present_mb:
-        return wanted
-    if wanted <= present_mb - 2 * STEP:
-        return present_mb - STEP
-    return present_mb
+    wanted_mb = max(measured_kb) // usage.KIB_PER_MIB + HEADROOM
+    return max(floor, -(-wanted_mb // STEP) * STEP)
 
 
 class PodReserve:
@@ -131,6 +135,8 @@ class PodReserve:
         self._floor = floor
         self._proc = proc
         self._problem = None
+        self._last_kb = 0
+        self._seen_kb = collections.deque(maxlen=LOOKS)
         if self._measured:
             self.mb = floor
             self.measure()
@@ -139,22 +145,26 @@ class PodReserve:
         """Look again. Does I/O.
 
         :param known: as for measure_kb()
+        :returns: whether it moves
         """
         if not self._measured:
-            return
+            return False
         folder = self._find()
         if not folder:
             self._tell('its cgroup is not seen here')
-            return
+            return False
         try:
             used = measure_kb(folder, self._proc, known)
+            self._seen_kb.append(used)
         except OSError as exc:
             self._tell(exc)
-            return
-        before, self.mb = self.mb, steady_mb(self.mb, used, self._floor)
+            return False
+        before, self.mb = self.mb, steady_mb(self._seen_kb, self._floor)
         if self.mb != before:
             LOG.info('Keeping %s MiB for what runs in the pod besides guests; '
                      '%s uses %s KiB', self.mb, folder, used)
+        last_kb, self._last_kb = self._last_kb, used
+        return abs(used - last_kb) > MOVES * usage.KIB_PER_MIB
 
     def _tell(self, problem):
         if str(problem) != self._problem:
