@@ -13,9 +13,9 @@
 """Guests below a pod of their own: held by its limits, and alive."""
 
 import re
+import textwrap
 import time
 
-from kubernetes import client
 from testtools import content
 
 from tests.node import base
@@ -243,7 +243,7 @@ class EndTests:
             'drain', self.cluster.node, '--ignore-daemonsets',
             '--timeout=5s', check=False)
         self.assertEqual(1, stuck.returncode, stuck.stderr)
-        self.assertIn('timeout', stuck.stderr)
+        self.assertIn('waiting for pod "guests-node1"', stuck.stderr)
         pod = self.stage.pods.read(self.stage.guests_pod)
         self.assertIsNotNone(pod.metadata.deletion_timestamp)
         self.stage.destroy_guest('one')
@@ -253,12 +253,22 @@ class EndTests:
         status = self.stage.pods.read(
             self.stage.guests_pod).status.container_statuses[0]
         self.assertIsNotNone(status.state.running)
-        # By the node's clock: this one's may be another.
-        gone = self.vm.run(
-            'virsh -q destroy two; date +%s.%N; for i in $(seq 600); do '
-            'pgrep -f /scripts/guests.sh > /dev/null || break; sleep 0.05; '
-            'done; date +%s.%N').split()
-        self.assertLess(float(gone[-1]) - float(gone[-2]), 5)
+        # Seconds until the holder ended, and what a script takes here that
+        # does what it does: a busy machine is slow in both.
+        ended, yardstick = self.vm.run(textwrap.dedent('''\
+            now() { date +%s%N; }
+            virsh -q destroy two
+            start=$(now)
+            while pgrep -f /scripts/guests.sh > /dev/null; do sleep 0.1; done
+            end=$(now)
+            for time in 1 2 3; do
+                find /sys/fs/cgroup -maxdepth 5 -type d > /dev/null
+                grep -qs populated /sys/fs/cgroup/*/cgroup.events
+                sleep 1
+            done
+            echo $((end - start)) $(($(now) - end))
+            ''')).split()
+        self.assertLess(int(ended), int(yardstick) * 5 / 3)
         self.stage.pods.wait_until_gone(self.stage.guests_pod, uid)
         done = self.plane.kubectl(
             'drain', self.cluster.node, '--ignore-daemonsets',
