@@ -33,7 +33,6 @@ from nova_k8s.accounting import pod_reserve
 from nova_k8s.accounting import usage
 from nova_k8s import conf
 from nova_k8s.confinement import controller
-from nova_k8s.confinement import watching
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import compute_node
@@ -71,7 +70,6 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._publisher = None
         self._service = None
         self._guests_pod = None
-        self._escapes = None
 
     def init_host(self, host):
         """Start, or end nova-compute with one line that says why not."""
@@ -96,7 +94,6 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             self._service.start()
         if self._guests_pod:
             self._guests_pod.start()
-            self._escapes.start()
 
     def _construct(self, host):
         """Make all parts, once the limits are known and fit for use."""
@@ -132,18 +129,17 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         if tracker:
             self._accounts.follow(tracker, self._reported.memory_used_mb)
         if self._guests_pod:
-            self._guests_pod.connect(source.latest, self._accounts.held_bytes)
-            self._escapes = watching.Watch(
-                usage.pids, source.latest, CONF.kubernetes.on_escape,
-                self._tell_of_escape, self._wake_service)
+            self._guests_pod.connect(
+                source.latest, self._accounts.held_bytes, usage.pids,
+                self._tell_of_guests, self._wake_service)
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._budget, node_source,
             self._tell_of_service,
-            self._reasons)
+            self._guests_pod.reasons if self._guests_pod else frozenset)
         self._tell(None, state)
 
     def cleanup_host(self, host):
-        for each in (self._escapes, self._guests_pod, self._service,
+        for each in (self._guests_pod, self._service,
                      self._watcher, self._publisher, self._recorder):
             if each:
                 each.stop()
@@ -151,12 +147,6 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
 
     def _budget(self):
         return self._watcher.state.budget
-
-    def _reasons(self):
-        """Why no guest may be placed, beside those of the node."""
-        if not self._guests_pod:
-            return frozenset()
-        return self._guests_pod.reasons() | self._escapes.reasons
 
     def _tracker(self):
         """Nova's resource tracker; None in what uses no compute manager."""
@@ -322,10 +312,9 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._say(line, kube_node and budget.Reference(
             'Node', kube_node.name, kube_node.uid))
 
-    def _tell_of_escape(self, finding):
-        self._say(messages.Line(messages.WARNING, 'GuestsNotHeld',
-                                str(finding)),
-                  self._budget() and self._budget().pod)
+    def _tell_of_guests(self, line):
+        known = self._budget()
+        self._say(line, known and known.pod)
 
     def _say(self, line, reference):
         (LOG.info if line.type == messages.NORMAL else LOG.warning)(

@@ -26,6 +26,7 @@ from oslo_log import log as logging
 
 from nova_k8s.confinement import cgroup
 from nova_k8s.confinement import guests_pod
+from nova_k8s.confinement import watching
 from nova_k8s import errors
 from nova_k8s.kube import client as kube_client
 from nova_k8s.kube import node as nodes
@@ -55,22 +56,24 @@ class Controller:
         made; None where somebody else makes it
     :param grace: seconds that the pod waits for its guests to leave
     :param file: path of guests_pod.UID_FILE
+    :param on_escape: [kubernetes] on_escape
     """
 
     def __init__(self, pod, node, template, grace,
-                 file=guests_pod.UID_FILE):
+                 file=guests_pod.UID_FILE, on_escape='warn'):
         self._pod = pod
         self._node = node
         self._template = template
         self._grace = grace
         self._file = file
+        self._on_escape = on_escape
         self._told = None
         self._held = lambda: None
         self._latest = None
-        self._reasons = frozenset()
+        self._ending = frozenset()
+        self._escapes = None
         self._worker = worker.Worker(
             'nova-k8s-guests-pod', self._step, settle=SETTLE)
-        self.stop = self._worker.stop
         # Never blocks.
         self.wake = self._worker.wake
 
@@ -102,30 +105,38 @@ class Controller:
         """
         return self._pod.read()
 
-    def connect(self, latest, held):
-        """Say where to look.
+    def connect(self, latest, held, guests, tell, changed):
+        """Say where to look, and whom to tell.
 
         :param latest: returns the pod as last seen, or None, from memory;
             raises errors.LimitsError where that is not known
         :param held: returns the bytes of memory that guests hold, None where
             that is not known yet
+        :param guests, tell, changed: see watching.Watch
         """
         self._latest, self._held = latest, held
+        self._escapes = watching.Watch(guests, latest, self._on_escape, tell,
+                                       changed, told=self._file)
 
     def start(self):
         """Keep it from now on."""
         self._worker.wake()
         self._worker.start()
+        self._escapes.start()
+
+    def stop(self):
+        self._worker.stop()
+        self._escapes.stop()
 
     def reasons(self):
         """Return why no guest may be placed, from memory."""
         try:
             ends = guests_pod.phase(self._latest())[0] == guests_pod.ENDS
+            self._ending = frozenset((guests_pod.ENDING,) if ends else ())
         except errors.LimitsError:
             # What was last known stays.
-            return self._reasons
-        self._reasons = frozenset((guests_pod.ENDING,) if ends else ())
-        return self._reasons
+            pass
+        return self._ending | self._escapes.reasons
 
     def reconcile(self, body):
         """Do the next thing; return the phase as from guests_pod.phase().
@@ -272,4 +283,5 @@ def from_conf(conf, environ=os.environ, file=guests_pod.UID_FILE):
         pods.Pod(connect, kube_client.namespace(conf, environ),
                  name, options.api_timeout),
         nodes.Source(connect, node, options.api_timeout),
-        options.guests_pod, options.guests_pod_grace, file)
+        options.guests_pod, options.guests_pod_grace, file,
+        options.on_escape)

@@ -19,6 +19,7 @@ from nova_k8s.confinement import findings
 from nova_k8s.confinement import guests_pod
 from nova_k8s.confinement import snapshot
 from nova_k8s import errors
+from nova_k8s.limits import messages
 from nova_k8s.util import worker
 
 LOG = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Watch:
     :param latest: returns the guests' pod as last seen, or None; raises
         errors.LimitsError where that is not known
     :param on_escape: [kubernetes] on_escape
-    :param tell: called with a findings.Finding that is new
+    :param tell: called with a messages.Line on what is new
     :param changed: called when the reasons did
     :ivar reasons: why no guest may be placed
     """
@@ -83,7 +84,8 @@ class Watch:
         now = {(each.check, each.subject): each for each in found}
         before, self._known = self._known or {}, now
         for key in now.keys() - before.keys():
-            self._tell(now[key])
+            self._tell(messages.Line(
+                messages.WARNING, 'GuestsNotHeld', str(now[key])))
         for key in before.keys() - now.keys():
             LOG.info('No longer so: %s: %s', before[key].subject,
                      before[key].text)

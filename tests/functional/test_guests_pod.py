@@ -441,7 +441,7 @@ class ControllerTest(TestCase):
             'pod_name': None, 'guests_pod': str(TEMPLATE),
             'guests_pod_grace': 3600, **options})
         found = controller.from_conf(conf, {}, self.file)
-        found.connect(self.read, lambda: self.held)
+        found.connect(self.read, lambda: self.held, dict, None, None)
         return found
 
     def read(self):

@@ -160,8 +160,20 @@ class GuestsPodTest(base.ServersTestBase):
         self.wait_for(self.pod().metadata.uid, self.told)
 
     def test_a_right_that_is_missing(self):
-        self.core.delete_namespaced_config_map('guests', self.namespace)
+        client.RbacAuthorizationV1Api(
+            self.plane.admin).delete_namespaced_role_binding(
+                'nova-k8s', self.namespace)
+        mine = client.CoreV1Api(self.plane.client(self.compute.kubeconfig()))
+
+        def may_read():
+            try:
+                mine.list_namespaced_pod(self.namespace)
+            except client.ApiException as exc:
+                return exc.status != 403
+            return True
+        self.wait_for(False, may_read)
         self.assertRaises(SystemExit, self.start_compute)
         line, = [line for line in self.stdlog.logger.output.splitlines()
                  if 'does not start' in line]
         self.assertIn(f'Pod {self.namespace}/{self.name}: API server', line)
+        self.assertIn('cannot get resource', line)

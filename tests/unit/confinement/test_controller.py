@@ -77,7 +77,8 @@ class ControllerTest(base.TestCase):
         self.held = None
         self.found = controller.Controller(
             self.pod, self.node, TEMPLATE, 60, self.file)
-        self.found.connect(self.pod.read, lambda: self.held)
+        self.found.connect(self.pod.read, lambda: self.held, dict, None,
+                           None)
 
     def test_in_one_step_each(self):
         self.assertEqual(controller.SOON, self.found._step())

@@ -59,7 +59,9 @@ class WatchTest(base.TestCase):
         self.write('proc/43/cgroup', '0::/machine/x\n')
         for _ in range(3):
             found.look()
-        self.assertEqual(['escaped'], [each.check for each in self.told])
+        line, = self.told
+        self.assertEqual(('Warning', 'GuestsNotHeld'), line[:2])
+        self.assertIn('guest u: it is in the cgroup /machine/x', line.text)
         # It moved on; the next one is news.
         self.guests = {'u': 42}
         found.look()
