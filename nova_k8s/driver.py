@@ -32,6 +32,7 @@ from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s.accounting import usage
 from nova_k8s import conf
+from nova_k8s.confinement import cgroup
 from nova_k8s.confinement import controller
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
@@ -100,7 +101,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         overhead = instance_overhead.InstanceOverhead(
             instance_overhead.settings_from(CONF))
         source = sources.from_conf(CONF)
-        state = checkpoint.start(CONF, source)
+        enforced = cgroup.enforced_from_conf(CONF)
+        state = checkpoint.start(CONF, source, enforced or watcher.nothing)
         reserve = pod_reserve.from_conf(CONF)
         bounds.check(state.budget, CONF.kubernetes.unlimited,
                      bounds.reserved_by_class(CONF, reserve.mb),
@@ -118,12 +120,12 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             self._recorder.start()
         self._publisher = publisher.Publisher(self._publish, self._measure)
         self._watcher = watcher.Watcher(
-            source, state, self._tell, self._publisher.wake)
+            source, state, self._tell, self._publisher.wake, enforced)
         self._reported = reported.Reported(
             self._budget, CONF.kubernetes.unlimited)
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
-            self._publisher.wake)
+            self._publisher.wake, lambda: self._reported.closed)
         self._reported.accounts = self._accounts
         tracker = self._tracker()
         if tracker:
@@ -297,8 +299,11 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         if not after.budget:
             checkpoint.forget(CONF)
         subject = after.budget or (before and before.budget)
+        use = None
+        if before and before.budget != after.budget:
+            use = messages.Use(*self._accounts.use())
         for line in messages.for_change(
-                before, after, CONF.kubernetes.unlimited):
+                before, after, CONF.kubernetes.unlimited, use):
             self._say(line, subject and subject.pod)
         if self._guests_pod:
             self._guests_pod.wake()

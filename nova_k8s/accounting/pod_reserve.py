@@ -21,7 +21,6 @@ from oslo_log import log as logging
 
 from nova_k8s.accounting import usage
 from nova_k8s.confinement import cgroup
-from nova_k8s.confinement import controller
 from nova_k8s.kube import client as kube_client
 
 LOG = logging.getLogger(__name__)
@@ -201,7 +200,7 @@ def from_conf(conf, look=True):
         return PodReserve(None, option, lambda: conf.kubernetes.pod_cgroup,
                           floor=floor)
     if guests_pod:
-        return PodReserve(None, option, controller.find_cgroup, floor=floor)
+        return PodReserve(None, option, cgroup.guests_pod_folder, floor=floor)
     whose = _limits_of_another(conf.kubernetes)
     if whose:
         LOG.warning(

@@ -24,7 +24,6 @@ import time
 
 from oslo_log import log as logging
 
-from nova_k8s.confinement import cgroup
 from nova_k8s.confinement import guests_pod
 from nova_k8s.confinement import watching
 from nova_k8s import errors
@@ -223,16 +222,6 @@ class Controller:
             LOG.warning('%s', problem)
             self._told = problem
         return SOON
-
-
-def find_cgroup(tree=None, file=guests_pod.UID_FILE):
-    """Return the folder of the cgroup of the pod that was told of, or None.
-
-    :param tree: the folder of the node's cgroup tree
-    """
-    record = statefile.read_plain(file)
-    uid = record.get('uid') if isinstance(record, dict) else None
-    return uid and cgroup.pod_folder(tree or cgroup.node_tree(), uid)
 
 
 def read_template(path):

@@ -69,7 +69,8 @@ def total(machine, limit, last):
     return bounded, False
 
 
-def apply(stock, limits, last, reserved_mb=None, largest=None):
+def apply(stock, limits, last, reserved_mb=None, largest=None,
+          closed=False):
     """Return the inventory of the compute node, within the limits.
 
     :param stock: the records of Nova's driver by resource class
@@ -78,6 +79,7 @@ def apply(stock, limits, last, reserved_mb=None, largest=None):
     :param reserved_mb: what is reserved of MEMORY_MB, where that is not what
         Nova's driver reserves
     :param largest: by resource class, the largest allocation that is here
+    :param closed: nothing new may be placed, whatever the limits are
     """
     inventory = dict(stock)
     for resource_class, limit in limits.items():
@@ -90,9 +92,11 @@ def apply(stock, limits, last, reserved_mb=None, largest=None):
         if record and reserved_mb is not None and (
                 resource_class == MEMORY_MB):
             record = dict(record, reserved=reserved_mb)
+        bounded, full = total(machine, limit,
+                              before['total'] if before else 0)
         inventory[resource_class] = _bound_record(
             record or before, (largest or {}).get(resource_class, 0),
-            *total(machine, limit, before['total'] if before else 0))
+            bounded, full or closed)
     return inventory
 
 

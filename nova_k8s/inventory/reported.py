@@ -58,6 +58,12 @@ class Reported:
     def limits(self):
         return bounds.limits(self._budget(), self._unlimited)
 
+    @property
+    def closed(self):
+        """Guests stay, and no new ones come: their pod is being deleted."""
+        present = self._budget()
+        return bool(present and present.terminating)
+
     def memory_limit_mb(self):
         """What guests and others may use together, in MiB; None without."""
         machine = self._stock.get(bounds.MEMORY_MB)
@@ -122,7 +128,7 @@ class Reported:
             largest = dict(zip((bounds.VCPU, bounds.MEMORY_MB),
                                self.accounts.largest()))
         bounded = bounds.apply(self._stock, self.limits, self._records,
-                               reserved_mb, largest)
+                               reserved_mb, largest, self.closed)
         return {resource_class: bounded[resource_class]
                 for resource_class in bounds.FIELDS
                 if resource_class in bounded}

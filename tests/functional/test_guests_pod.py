@@ -493,8 +493,7 @@ class ControllerTest(TestCase):
             pod_name=None, guests_pod=str(TEMPLATE)), {})
         self.assertRaises(errors.Refused, source.read)
         self.step()
-        self.assertIn('does not run yet', str(
-            self.assertRaises(errors.Refused, source.read)))
+        self.assertRaises(errors.NotYet, source.read)
         self.bind()
         budget = source.read()
         self.assertEqual((8000, 32 << 30),

@@ -420,6 +420,21 @@ class ReportTest(DriverTestBase):
         self.driver._tell(stale, present)
         save.assert_called_once_with(CONF, some())
 
+    def test_shrink_below_what_guests_may_use(self):
+        self.follow(some())
+        self.driver._accounts = accounts.Accounts(
+            CONF, None, mock.Mock(mb=256), lambda: 8192, None)
+        ledger = self.driver._accounts._ledger
+        ledger.add('a', overhead.Need(4096, 60, 4096))
+        ledger.add('b', overhead.Need(1024, 50, 1024))
+        ledger.stop(['b'])
+        self.driver._tell(watcher.State(some()),
+                          watcher.State(some(memory=5 * GI)))
+        line = self.log.output.splitlines()[-1]
+        for figure in (f'{4096 + 60 + 256} MiB in use',
+                       '1074 MiB of stopped guests', 'limit of 5120 MiB'):
+            self.assertIn(figure, line)
+
     def test_warns_of_pinned_cpus(self):
         self.machine['PCPU'] = 60
         self.assertEqual((60, 0), self._report(some())['PCPU'])

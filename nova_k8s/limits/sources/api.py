@@ -31,14 +31,11 @@ class Source:
     :param connect: returns a kubernetes.client.ApiClient
     :param container: [kubernetes] container
     :param timeout: seconds that one request may take
-    :param started: whether limits count only once the kubelet has taken the
-        pod: until then they are a wish
     """
 
     def __init__(self, connect, namespace, name=None, selector=None,
-                 node=None, container=None, timeout=10, started=False):
+                 node=None, container=None, timeout=10):
         self._container = container
-        self._started = started
         self._selector = selector
         if selector:
             self._what = (f'pods {selector} of namespace {namespace} on node '
@@ -77,11 +74,10 @@ class Source:
         """Return the budget of the one pod that is meant.
 
         :raises errors.Refused: when there is not exactly one
+        :raises errors.NotYet: when its container does not run
         """
-        pod = self._choose(pods)
-        if self._started and pod['status'].get('phase') != 'Running':
-            raise errors.Refused(f'{self._what}: it does not run yet')
-        return pod_spec.parse(pod, self._container, 'API server')
+        return pod_spec.parse(self._choose(pods), self._container,
+                              'API server', running=True)
 
     def _complete(self, pod):
         try:
@@ -138,4 +134,4 @@ def from_conf(conf, environ=os.environ):
     return Source(
         connect, kube_client.namespace(conf, environ),
         kube_client.pod_name(conf, environ), options.pod_selector, node,
-        container, options.api_timeout, bool(guests))
+        container, options.api_timeout)

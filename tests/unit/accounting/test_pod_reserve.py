@@ -126,7 +126,7 @@ class PodReserveTest(base.TestCase):
         self.flags(group='kubernetes', pod_name='guests-kube-1',
                    node_name='kube-1')
         find = self.useFixture(fixtures.MockPatch(
-            'nova_k8s.confinement.controller.find_cgroup',
+            'nova_k8s.confinement.cgroup.guests_pod_folder',
             return_value=None)).mock
         found = pod_reserve.from_conf(CONF)
         self.assertEqual(128, found.mb)
