@@ -306,7 +306,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 before, after, CONF.kubernetes.unlimited, use):
             self._say(line, subject and subject.pod)
         if self._guests_pod:
-            self._guests_pod.wake()
+            self._guests_pod.look()
         self._wake_service()
 
     def _wake_service(self):

@@ -123,6 +123,15 @@ class Controller:
         self._worker.start()
         self._escapes.start()
 
+    def look(self):
+        """Look at once: the pod may be another one. Never blocks.
+
+        Guests of a pod that was deleted by force keep new ones away before
+        the next pod runs.
+        """
+        self._worker.wake()
+        self._escapes.wake()
+
     def stop(self):
         self._worker.stop()
         self._escapes.stop()

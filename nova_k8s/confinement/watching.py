@@ -54,6 +54,8 @@ class Watch:
         self.reasons = frozenset()
         self._worker = worker.Worker('nova-k8s-escapes', self._step)
         self.stop = self._worker.stop
+        # Never blocks.
+        self.wake = self._worker.wake
 
     def start(self):
         self._worker.wake()
