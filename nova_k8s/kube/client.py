@@ -131,6 +131,11 @@ def is_timeout(exc):
 def explain(exc, host):
     """Return one line on an error of the client, for an operator."""
     host = shown(host)
+    if isinstance(exc, AttributeError) and isinstance(
+            exc.__context__, client.ApiException):
+        # Before its release 37, the client stumbles over an error without an
+        # answer, as TLS has them.
+        exc = exc.__context__
     if isinstance(exc, client.ApiException) and exc.status:
         try:
             message = json.loads(exc.body)['message']

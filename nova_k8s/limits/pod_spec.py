@@ -72,7 +72,7 @@ def parse(pod, container=None, read_from='', running=False):
         are all in one. Without any, the pod must have only one container.
     :param read_from: where the pod was read from, for messages
     :param running: whether the container must run, as its status says
-    :raises errors.Refused: when the container is not there or not given
+    :raises errors.NoContainer: when the container is not there or not given
     :raises errors.NotYet: when it does not run
     :raises errors.Unreadable: when the object is not a valid pod
     """
@@ -200,15 +200,15 @@ def _choose(containers, name, spec):
                 return each
         if any(fields.mapping(c, 'spec.initContainers').get('name') == name
                for c in spec.get('initContainers') or []):
-            raise errors.Refused(
+            raise errors.NoContainer(
                 f'spec.initContainers[{name}] ends before the pod runs, its '
                 f'limits hold no guests; set [kubernetes] container to one of '
                 f'{names}')
-        raise errors.Refused(
+        raise errors.NoContainer(
             f'spec.containers has no container {name}; set [kubernetes] '
             f'container to one of {names}')
     if len(containers) > 1:
-        raise errors.Refused(
+        raise errors.NoContainer(
             f'spec.containers has several containers; set [kubernetes] '
             f'container to the one whose limits are meant for guests '
             f'({names})')
