@@ -192,10 +192,14 @@ class AliveTests:
             self.assertEqual(int(memory[:-2]) * MIB,
                              int(self.vm.read(cgroup + '/memory.max')))
             self.assertGuest('one', pid)
+        restarts = {
+            pod.metadata.uid: pod.status.container_statuses[0].restart_count
+            for pod in (self.stage.pods.read(self.stage.guests_pod),
+                        self.stage.libvirt_pod())}
         for name in 'kubelet', 'containerd':
             started = self.vm.run(
                 'systemctl show -P ExecMainStartTimestampMonotonic ' + name)
-            self.vm.run('systemctl kill -s KILL ' + name)
+            self.vm.run('systemctl kill --kill-whom=main -s KILL ' + name)
             pods.wait_for(lambda: self.vm.run(
                 'systemctl show -P ExecMainStartTimestampMonotonic ' + name
             ) != started, 'a new ' + name)
@@ -204,6 +208,12 @@ class AliveTests:
         self.pods.create(pods.manifest('after', pods.container(
             'c', ['sleep', '100000'], cpu='100m', memory='32Mi')))
         self.stage.resize('600m', '500Mi')
+        # The shims live on, and with them all containers.
+        for pod in (self.stage.pods.read(self.stage.guests_pod),
+                    self.stage.libvirt_pod()):
+            self.assertEqual(
+                restarts[pod.metadata.uid],
+                pod.status.container_statuses[0].restart_count)
         self.assertGuest('one', pid)
         self.assertEqual({'one'}, self.stage.running())
 
