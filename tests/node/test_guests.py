@@ -224,11 +224,18 @@ class AliveTests:
             'c', ['sleep', '100000'], cpu='100m', memory='32Mi')))
         reject = 'iptables-nft -%s OUTPUT -d 10.0.2.2 -p tcp --dport {} ' \
             '-j DROP'.format(self.plane.port)
+        # Where no node is heard of, Kubernetes evicts nothing: it takes the
+        # fault for its own.
+        healthy = self.plane.create_node()
+        self.addCleanup(self.core.delete_node, healthy)
+
+        def evicted():
+            self.plane.set_node_status(healthy)
+            return self.pods.read('evicted').metadata.deletion_timestamp
         self.addCleanup(self.vm.run, reject % 'D', check=False)
         self.vm.run(reject % 'I')
-        pods.wait_for(
-            lambda: self.pods.read('evicted').metadata.deletion_timestamp,
-            'the eviction of a pod that tolerates no outage', interval=1)
+        pods.wait_for(evicted, 'the eviction of a pod that tolerates no '
+                      'outage', interval=2)
         self.assertIsNone(self.stage.pods.read(
             self.stage.guests_pod).metadata.deletion_timestamp)
         # The kubelet's housekeeping runs every 2 s.
@@ -269,7 +276,10 @@ class EndTests:
             now() { date +%s%N; }
             virsh -q destroy two
             start=$(now)
-            while pgrep -f /scripts/guests.sh > /dev/null; do sleep 0.1; done
+            # Not this script, which has the name in it as well.
+            while pgrep -f '[/]scripts/guests.sh' > /dev/null; do
+                sleep 0.1
+            done
             end=$(now)
             for time in 1 2 3; do
                 find /sys/fs/cgroup -maxdepth 5 -type d > /dev/null
