@@ -1,5 +1,5 @@
 # Two targets matter: test and demo. Both set up what they need and say so.
-# What installs another Nova, and seldom fails, is in test-more.
+# What installs other releases of Nova, and seldom fails, is in test-more.
 
 # The first Python that Nova supports.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
@@ -22,7 +22,7 @@ test: system $(TOX)
 	$(TOX) run
 
 test-more: system $(TOX)
-	$(TOX) run -e oldest,install,node
+	$(TOX) run -e oldest,nova32,nova33,install,node
 
 demo: system
 	tests/demo/run

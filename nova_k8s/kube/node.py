@@ -138,6 +138,21 @@ class Source:
         return from_dict(nodes[0])
 
 
+class Unknown:
+    """Stands for a node that cannot be followed: there is nothing against it.
+
+    What else disables a compute service, does so all the same.
+    """
+
+    name = None
+
+    def latest(self):
+        return Node(None, None)
+
+    def watch(self, changed, stop):
+        stop.wait()
+
+
 def from_conf(conf, name):
     """Return the Source of this pod's node, or None where none is followed.
 

@@ -26,7 +26,8 @@ class Source:
     """Reads one pod, by its name or by its labels and node.
 
     The cost at the API server does not depend on the size of the cluster:
-    one list, then a watch of what the query selects.
+    a list each minute (kube.watch.PERIOD), and a watch in between, of what
+    the query selects.
 
     :param connect: returns a kubernetes.client.ApiClient
     :param container: [kubernetes] container
@@ -63,9 +64,10 @@ class Source:
         """Return the budget of the one pod that is meant.
 
         :raises errors.Refused: when there is not exactly one
+        :raises errors.NotYet: when its container does not run
         """
         return pod_spec.parse(self._choose(pods), self._container,
-                              'API server')
+                              'API server', running=True)
 
     def _complete(self, pod):
         try:

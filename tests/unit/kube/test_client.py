@@ -163,6 +163,15 @@ class ExplainTest(base.TestCase):
         self.assertIn('SSLError', self._explain(client.ApiException(
             0, 'SSLError\ncertificate verify failed')))
 
+    def test_tls_as_older_clients_have_it(self):
+        try:
+            try:
+                raise client.ApiException(status=0, reason='SSLError\nexpired')
+            except client.ApiException as exc:
+                exc.body.decode('utf-8')
+        except AttributeError as exc:
+            self.assertIn('SSLError expired', self._explain(exc))
+
     def test_reason_of_a_repetition(self):
         self.assertIn('because', self._explain(
             urllib3.exceptions.MaxRetryError(
