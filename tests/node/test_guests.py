@@ -298,17 +298,47 @@ class EndTests:
         # The next one: libvirtd finds its way into it.
         self.stage.create_guests_pod()
         self.assertNotEqual(uid, self.stage.uid)
+        self.assertFollowed()
+        self.assertGuest('three', self.stage.start_guest('three'))
+
+    def assertFollowed(self):
+        """Wait until libvirtd is in the guests' pod that is recorded."""
         pods.wait_for(
             lambda: self.stage.cgroup() + '/guests/libvirtd' ==
             self.cgroup_of(self.stage.libvirtd() or 'self'),
             'libvirtd below the new pod')
         self.stage.wait_for_libvirt()
-        self.assertGuest('three', self.stage.start_guest('three'))
 
-    def test_nothing_to_wait_for(self):
+    def evict(self):
         self.core.create_namespaced_pod_eviction(
             self.stage.guests_pod, self.stage.namespace, {
                 'metadata': {'name': self.stage.guests_pod}})
+
+    def test_force(self):
+        """What Kubernetes has forgotten lives on where it was."""
+        one = self.stage.start_guest('one')
+        old = self.stage.cgroup()
+        self.evict()
+        pods.wait_for(lambda: self.stage.pods.read(
+            self.stage.guests_pod).metadata.deletion_timestamp, 'its end')
+        # Until the kubelet has told the holder to end, this would end it.
+        time.sleep(5)
+        self.stage.pods.delete(self.stage.guests_pod, grace=0)
+        self.stage.pods.wait_until_gone(self.stage.guests_pod)
+        libvirtd = self.stage.libvirtd()
+        self.stage.create_guests_pod()
+        self.assertNotEqual(old, self.stage.cgroup())
+        # Several looks of libvirt.sh: libvirtd stays with its guest.
+        time.sleep(10)
+        self.assertEqual(libvirtd, self.stage.libvirtd())
+        self.assertTrue(self.stage.alive(one))
+        self.assertIn(old + '/guests/machine/', self.cgroup_of(one))
+        self.assertEqual({'one'}, self.stage.running())
+        self.stage.destroy_guest('one')
+        self.assertFollowed()
+
+    def test_nothing_to_wait_for(self):
+        self.evict()
         self.stage.pods.wait_until_gone(self.stage.guests_pod)
 
 
