@@ -207,7 +207,8 @@ class Cluster(fixtures.Fixture):
         deadline = time.monotonic() + timeout
         last = 'the kubelet has not registered it'
         while time.monotonic() < deadline:
-            nodes = self.plane.core.list_node().items
+            nodes = [each for each in self.plane.core.list_node().items
+                     if each.metadata.name == self.node]
             if nodes:
                 ready = self.conditions().get('Ready')
                 last = ready.message if ready else 'no condition'

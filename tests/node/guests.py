@@ -211,6 +211,7 @@ class Stage:
                   for each, path in self.FOLDERS.items())])
         spec = pods.manifest(
             name, container, hostNetwork=True, hostPID=True,
+            nodeSelector={'kubernetes.io/hostname': self.cluster.node},
             terminationGracePeriodSeconds=10,
             tolerations=[{'operator': 'Exists'}],
             priorityClassName='system-node-critical',

@@ -114,7 +114,9 @@ watch() {
     done
 }
 
-# Enter `guests` ($1), and its namespace; go on as `inside`.
+# Enter `guests` ($1), and its namespace; go on as `inside`. It has mounts of
+# its own, on top of what the container gets from the node: watch() has to see
+# the whole tree.
 enter() {
     local guests=$1 process controller
     shift
@@ -125,6 +127,7 @@ enter() {
     if [ "$process" ]; then
         echo $$ > "$guests/libvirtd/cgroup.procs" || return
         exec nsenter "--cgroup=/proc/$process/ns/cgroup" -- \
+            unshare --mount --propagation slave -- \
             "$BASH" "$0" --inside "$guests" "$@"
     fi
     # Nobody has the namespace. It is made by who is in its root; and nobody
@@ -135,7 +138,8 @@ enter() {
         echo "-$controller" > "$guests/cgroup.subtree_control" || return
     done
     echo $$ > "$guests/cgroup.procs" || return
-    exec unshare --cgroup -- "$BASH" "$0" --inside "$guests" "$@"
+    exec unshare --cgroup --mount --propagation slave -- \
+        "$BASH" "$0" --inside "$guests" "$@"
 }
 
 inside() {
