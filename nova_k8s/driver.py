@@ -32,6 +32,7 @@ from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s.accounting import usage
 from nova_k8s import conf
+from nova_k8s.config import sighup
 from nova_k8s.confinement import cgroup
 from nova_k8s.confinement import controller
 from nova_k8s import errors
@@ -55,6 +56,9 @@ CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
+
+# nova-compute has loaded what it is launched with, and has not launched yet.
+sighup.repair()
 
 
 class K8sLibvirtDriver(driver.LibvirtDriver):

@@ -74,7 +74,7 @@ def measure_kb(folder, proc='/proc', known=None):
     :raises OSError: when the cgroup is not there, or may not be read
     """
     top = pathlib.Path(folder)
-    seen = usage.guests(proc)
+    seen = usage.guests(proc, map(str, cgroup.pids_below(top)))
     forgotten = {guest.pid for uuid, guest in seen.items()
                  if known is not None and uuid not in known}
     apart = [path for path in top.rglob('*')

@@ -113,8 +113,9 @@ class Source:
     def __init__(self, connect, name, timeout):
         self.name = name
         self._open = functools.partial(
-            watch.Watch, connect, 'list_node', f'Node {name}',
-            timeout=timeout, field_selector=f'metadata.name={name}')
+            watch.Watch, connect, kube_client.path('v1', 'nodes'),
+            f'Node {name}', timeout=timeout,
+            field_selector=f'metadata.name={name}')
         self._watch = None
 
     def ask(self):

@@ -139,7 +139,7 @@ def _parse(pod, choice, who, read_from, running):
         deletion_time=pod_status.deletion_time(pod),
         **pod_status.observed(pod, status),
         resize_error=pod_status.resize_error(status),
-        resize_pending=pending,
+        resize_pending=pending.why,
         pod=_reference(pod))
 
 
@@ -231,13 +231,13 @@ def _pod_limits(spec, status, pending):
 
 def _effective(wished, status, path, pending):
     if status.get('resources') is None:
-        if pending and wished:
+        if pending.why and wished:
             raise errors.Unreadable(
-                f'{path}: a resize is {pending}, and what is in force is not '
-                f'told')
+                f'{path}: a resize is {pending.why}, and what is in force is '
+                f'not told')
         return wished
     actual = _amounts(status, 'limits', path)
-    if pending:
+    if pending.certain:
         return actual
     return {r: _smaller(wished.get(r), actual.get(r))
             for r in {*wished, *actual}}

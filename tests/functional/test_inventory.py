@@ -109,8 +109,7 @@ class ShrinkTest(base.ServersTestBase):
     def assert_recovers(self):
         self.set_limits(cpu='4', memory='4Gi')
         self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
-        self.wait_for('enabled', lambda: self.admin_api.get_services(
-            'nova-compute', 'compute1')[0]['status'])
+        self.wait_for_service('enabled')
         self.boot(vcpus=2, memory_mb=2048)
 
     def test_below_what_is_allocated(self):
@@ -230,7 +229,7 @@ class ClosedStartTest(base.ServersTestBase):
         self.restart_compute_service('compute1')
         errors = [line for line in
                   self.stdlog.logger.output[before:].splitlines()
-                  if 'ERROR' in line.split(' [', 1)[0]]
+                  if ' ERROR [nova_k8s.' in line]
         self.assertEqual(1, len(errors), errors)
         self.assertIn('nova-compute starts, and nothing new is placed on '
                       'this compute node', errors[0])
@@ -243,16 +242,12 @@ class ClosedStartTest(base.ServersTestBase):
         self._reboot_server(self.server, hard=True)
         # One that does not run is started when there is room again.
         self._stop_server(self.server)
-        self.wait_for(('disabled', 'AUTO: no budget'), self.service)
-
-    def service(self):
-        found, = self.admin_api.get_services('nova-compute', 'compute1')
-        return found['status'], found['disabled_reason']
+        self.wait_for_service('disabled', 'AUTO: no budget')
 
     def assert_opens(self):
         self.set_limits(cpu='4', memory='4Gi')
         self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
-        self.wait_for(('enabled', None), self.service)
+        self.wait_for_service('enabled')
         self._start_server(self.server)
         self._delete_server(self.boot())
 

@@ -35,7 +35,9 @@ conf.register_opts(CONF)
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BASE = TOP / 'etc' / 'kubernetes' / 'base'
-SIDECAR = TOP / 'etc' / 'kubernetes' / 'overlays' / 'sidecar'
+OVERLAYS = TOP / 'etc' / 'kubernetes' / 'overlays'
+SIDECAR = OVERLAYS / 'sidecar'
+CONFIG_FROM_CLUSTER = OVERLAYS / 'config-from-cluster'
 
 NAME = 'app.kubernetes.io/name'
 ENFORCE = 'pod-security.kubernetes.io/enforce'
@@ -169,6 +171,9 @@ class ApplyTest(TestCase):
             each.metadata.name for each in
             client.AppsV1Api(self.plane.admin).list_namespaced_daemon_set(
                 self.namespace).items})
+
+    def test_config_from_cluster(self):
+        self._test_pods(CONFIG_FROM_CLUSTER, ('libvirt', 'nova-compute'))
 
     def test_sidecar(self):
         self._test_pods(SIDECAR, ('nova-compute',))

@@ -47,8 +47,8 @@ class Source:
             self._what = f'Pod {namespace}/{name}'
             query = {'field_selector': f'metadata.name={name}'}
         self._open = functools.partial(
-            watch.Watch, connect, 'list_namespaced_pod', self._what,
-            timeout=timeout, namespace=namespace, **query)
+            watch.Watch, connect, kube_client.path('v1', 'pods', namespace),
+            self._what, timeout=timeout, **query)
         self._watch = None
 
     def read(self):
