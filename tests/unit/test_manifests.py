@@ -261,7 +261,7 @@ class ConfigFromClusterTest(testtools.TestCase):
                    if each['name'] == 'config']
         self.assertEqual('replace', volume['$patch'])
         self.assertEqual(
-            ['ready.py'],
+            ['ready.py', 'guests-pod.yaml'],
             [item['path'] for source in volume['projected']['sources']
              for item in source['configMap']['items']])
 
