@@ -90,6 +90,42 @@ pod with these labels must be on this node. Wins over ``pod_name``. Only for
 ``limits_from = api``.
 """),
     cfg.StrOpt(
+        'guests_pod',
+        help="""Path of the template of the guests' pod.
+
+A Pod whose one container has as its limits what all guests of a node may use
+together. With it this driver makes a pod ``guests-<node>`` for its own node
+where there is none and the node is not cordoned, reads its limits, and tells
+libvirt's container, in a file on the node, where guests belong. Annotations of
+the Node change the size: ``nova-k8s/guests-memory``, ``nova-k8s/guests-cpu``,
+``nova-k8s/guests-hugepages-2Mi`` and so on; a value may be a share of what is
+allocatable on the node, such as ``75%``. Only for ``limits_from = api``, and
+without ``pod_name`` and ``pod_selector``.
+"""),
+    cfg.IntOpt(
+        'guests_pod_grace',
+        default=2592000,
+        min=60,
+        help="""Seconds that a guests' pod waits for its guests to leave.
+
+That is its terminationGracePeriodSeconds, 30 days by default. When they are
+over, the kubelet ends the guests that are left. For ``guests_pod``, whenever a
+pod is made.
+"""),
+    cfg.StrOpt(
+        'on_escape',
+        default='warn',
+        choices=[
+            ('warn', 'a warning and an event name it'),
+            ('disable', 'the compute service is disabled as well'),
+        ],
+        help="""What to do about a guest outside of the guests' pod.
+
+No limit of Kubernetes holds it. A guest of a pod that Kubernetes has
+forgotten, because it was deleted by force, disables the service always: its
+memory is promised to others. ``nova-k8s check`` shows such guests.
+"""),
+    cfg.StrOpt(
         'node_name',
         help='Name of the Kubernetes node of the pod. Default: ``NODE_NAME`` '
              'in the environment (from ``spec.nodeName``), then what the pod '

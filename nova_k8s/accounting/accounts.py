@@ -23,6 +23,7 @@ from oslo_log import log as logging
 from nova_k8s.accounting import claims
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import ledger as ledgers
+from nova_k8s.limits import budget
 
 LOG = logging.getLogger(__name__)
 
@@ -76,6 +77,18 @@ class Accounts:
         return ledgers.reserved_mb(
             self._ledger.needs(time.monotonic()), self._reserve.mb,
             self._conf.kubernetes.reserve_ahead)
+
+    def held_bytes(self):
+        """Memory that a shrink of the pod must not take.
+
+        What guests may use, and what is kept for others beside them. 0 where
+        there is no guest, None before all are counted.
+        """
+        if not self._ledger.complete:
+            return None
+        used_mb = ledgers.used_mb(claims.locked(
+            self._ledger.needs, time.monotonic()))
+        return used_mb and (used_mb + self._reserve.mb) * budget.MIB
 
     def allocated_mb(self):
         """The MEMORY_MB that Placement has for guests here."""

@@ -26,6 +26,8 @@ class Ledger:
     """
 
     def __init__(self):
+        # Whether Nova has counted all guests once.
+        self.complete = False
         self._counted = {}
         self._held = {}
         self._measured = {}

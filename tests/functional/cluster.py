@@ -35,6 +35,8 @@ def load(name, namespace):
     text = text.replace('namespace: openstack', f'namespace: {namespace}')
     text = text.replace('system:serviceaccount:openstack:',
                         f'system:serviceaccount:{namespace}:')
+    text = text.replace('metadata.name: openstack',
+                        f'metadata.name: {namespace}')
     objects = list(yaml.safe_load_all(text))
     for each in objects:
         if 'namespace' not in each['metadata']:
@@ -46,6 +48,8 @@ def load(name, namespace):
                     each[field]['name'] += f'-{namespace}'
             if each['kind'] == 'ValidatingAdmissionPolicyBinding':
                 each['spec']['policyName'] += f'-{namespace}'
+                if 'paramRef' in each['spec']:
+                    each['spec']['paramRef']['namespace'] = namespace
         elif each['metadata']['namespace'] == 'default':
             each['metadata']['name'] += f'-{namespace}'
             if 'roleRef' in each:
