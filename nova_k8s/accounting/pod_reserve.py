@@ -12,6 +12,8 @@
 
 """What the pod uses besides guests: [kubernetes] reserved_memory_mb."""
 
+import collections
+import os
 import pathlib
 
 from oslo_config import cfg
@@ -30,6 +32,13 @@ FLOOR = 256
 # next such step, in MiB: a daemon that breathes does not change inventories.
 STEP = 64
 HEADROOM = 32
+
+# For how many measurements a peak counts.
+LOOKS = 10
+
+# A change from one measurement to the next, in MiB, after which the next one
+# comes sooner: what grows is noticed before it has used up its headroom.
+MOVES = 8
 
 
 def configured_mb(conf):
@@ -74,29 +83,23 @@ def measure_kb(folder, proc='/proc', known=None):
             pids.update((path / 'cgroup.procs').read_text().split())
         except OSError:
             continue
-    for uuid, guest in usage.guests(proc).items():
-        if known is not None and uuid not in known:
-            continue
-        for pid in (guest.pid, *guest.helpers):
-            if str(pid) in pids:
-                used -= usage.process_kb(proc, pid)
+    for uuid, guest in usage.guests(proc, pids).items():
+        if known is None or uuid in known:
+            used -= sum(usage.process_kb(proc, pid)
+                        for pid in (guest.pid, *guest.helpers))
     return max(0, used)
 
 
-def steady_mb(present_mb, measured_kb):
+def steady_mb(measured_kb):
     """Return what to keep for the pod's other processes.
 
-    More at once, less only when much less is needed, and slowly.
+    What the largest of the last measurements asks for: more at once, less when
+    a peak is LOOKS measurements past.
 
-    :param present_mb: what is kept now; 0 at first
+    :param measured_kb: the last of them
     """
-    wanted_mb = measured_kb // usage.KIB_PER_MIB + HEADROOM
-    wanted = max(FLOOR, -(-wanted_mb // STEP) * STEP)
-    if wanted >= present_mb:
-        return wanted
-    if wanted <= present_mb - 2 * STEP:
-        return present_mb - STEP
-    return present_mb
+    wanted_mb = max(measured_kb) // usage.KIB_PER_MIB + HEADROOM
+    return max(FLOOR, -(-wanted_mb // STEP) * STEP)
 
 
 class PodReserve:
@@ -115,6 +118,8 @@ class PodReserve:
         self._folder = folder
         self._proc = proc
         self._problem = None
+        self._last_kb = 0
+        self._seen_kb = collections.deque(maxlen=LOOKS)
         if self._measured:
             self.mb = FLOOR
             self.measure()
@@ -123,21 +128,25 @@ class PodReserve:
         """Look again. Does I/O.
 
         :param known: as for measure_kb()
+        :returns: whether it moves
         """
         if not self._measured:
-            return
+            return False
         if not self._folder:
             self._tell('this process is in no cgroup of its own')
-            return
+            return False
         try:
             used = measure_kb(self._folder, self._proc, known)
+            self._seen_kb.append(used)
         except OSError as exc:
             self._tell(exc)
-            return
-        before, self.mb = self.mb, steady_mb(self.mb, used)
+            return False
+        before, self.mb = self.mb, steady_mb(self._seen_kb)
         if self.mb != before:
             LOG.info('Keeping %s MiB for what runs in the pod besides guests; '
                      '%s uses %s KiB', self.mb, self._folder, used)
+        last_kb, self._last_kb = self._last_kb, used
+        return abs(used - last_kb) > MOVES * usage.KIB_PER_MIB
 
     def _tell(self, problem):
         if str(problem) != self._problem:
@@ -159,22 +168,39 @@ def _limits_of_another(options):
     return None
 
 
-def from_conf(conf, look=True):
+def _is_bounded_by(folder, limit_bytes):
+    """Whether the memory limit of a cgroup is this one."""
+    if not folder or limit_bytes is None:
+        return False
+    try:
+        text = (pathlib.Path(folder) / 'memory.max').read_text().strip()
+    except OSError:
+        return False
+    page = os.sysconf('SC_PAGE_SIZE')
+    # The kernel rounds to whole pages.
+    return text.isdigit() and int(text) // page == limit_bytes // page
+
+
+def from_conf(conf, limit_bytes=None, look=True):
     """Return the PodReserve that nova.conf asks for. Does I/O.
 
     :param conf: nova.conf.CONF
+    :param limit_bytes: the memory limit that guests are bounded by
     :param look: False where this is not the pod: what is kept at least, then
     """
     mb, option = configured_mb(conf)
     if mb is not None or not look:
         return PodReserve(FLOOR if mb is None else mb, option)
+    if conf.kubernetes.pod_cgroup:
+        return PodReserve(None, option, conf.kubernetes.pod_cgroup)
+    folder = cgroup.own_folder()
     whose = _limits_of_another(conf.kubernetes)
-    if whose and not conf.kubernetes.pod_cgroup:
+    if whose and not _is_bounded_by(folder, limit_bytes):
         LOG.warning(
             'What is kept for others is measured in the cgroup that '
-            'nova-compute runs in, and the limits may be those of another '
+            'nova-compute runs in, whose memory limit is not the one that '
+            'guests are bounded by, which may be that of another '
             '([kubernetes] %s): set [kubernetes] pod_cgroup to the cgroup '
-            'that they bound, or [kubernetes] reserved_memory_mb to what its '
+            'that it bounds, or [kubernetes] reserved_memory_mb to what its '
             'other processes need.', whose)
-    return PodReserve(None, option,
-                      conf.kubernetes.pod_cgroup or cgroup.own_folder())
+    return PodReserve(None, option, folder)

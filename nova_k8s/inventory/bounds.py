@@ -69,7 +69,8 @@ def total(machine, limit, last):
     return bounded, False
 
 
-def apply(stock, limits, last, reserved_mb=None):
+def apply(stock, limits, last, reserved_mb=None, largest=None,
+          closed=False):
     """Return the inventory of the compute node, within the limits.
 
     :param stock: the records of Nova's driver by resource class
@@ -77,6 +78,8 @@ def apply(stock, limits, last, reserved_mb=None):
     :param last: the records last returned from here by resource class
     :param reserved_mb: what is reserved of MEMORY_MB, where that is not what
         Nova's driver reserves
+    :param largest: by resource class, the largest allocation that is here
+    :param closed: nothing new may be placed, whatever the limits are
     """
     inventory = dict(stock)
     for resource_class, limit in limits.items():
@@ -89,32 +92,50 @@ def apply(stock, limits, last, reserved_mb=None):
         if record and reserved_mb is not None and (
                 resource_class == MEMORY_MB):
             record = dict(record, reserved=reserved_mb)
+        bounded, full = total(machine, limit,
+                              before['total'] if before else 0)
         inventory[resource_class] = _bound_record(
-            record or before,
-            *total(machine, limit, before['total'] if before else 0))
+            record or before, (largest or {}).get(resource_class, 0),
+            bounded, full or closed)
     return inventory
 
 
-def _bound_record(record, total, closed):
+def _bound_record(record, largest, total, closed):
+    # Placement looks at units again when an allocation is moved to a
+    # migration: with a smaller max_unit, or a step that does not divide it, a
+    # guest that is here could never leave. Capacity keeps new ones out.
+    step = record['step_size']
     return dict(
         record,
         total=total,
         min_unit=min(record['min_unit'], total),
-        max_unit=total if closed else min(record['max_unit'], total),
-        step_size=min(record['step_size'], total),
+        max_unit=max(largest, total if closed
+                     else min(record['max_unit'], total)),
+        step_size=step if step <= total else 1,
         reserved=total if closed else min(record['reserved'], total))
 
 
 def check(budget, unlimited, reserved,
           memory_option='reserved_host_memory_mb'):
-    """Refuse what is not enough to start a compute node with.
+    """Refuse what is not enough for a compute node to begin with.
+
+    :raises errors.Refused: with what find_shortage() returns
+    """
+    problem = find_shortage(budget, unlimited, reserved, memory_option)
+    if problem:
+        raise errors.Refused(problem)
+
+
+def find_shortage(budget, unlimited, reserved,
+                  memory_option='reserved_host_memory_mb'):
+    """Return why a budget leaves nothing for guests, or None.
 
     :param reserved: by resource class, what is kept from guests
     :param memory_option: the option that says so of MEMORY_MB
-    :raises errors.Refused: with the field and the option to set
+    :returns: a line with the field and the option to set
     """
     if budget.missing and unlimited != 'host':
-        raise errors.Refused(
+        return (
             f'{budget.source}: no limit is set at '
             f'{" and ".join(budget.missing)}; set one, or [kubernetes] '
             f'unlimited = host to offer the whole machine')
@@ -127,16 +148,17 @@ def check(budget, unlimited, reserved,
         field = f'resources.limits.{FIELDS[resource_class]}'
         unit = units[resource_class]
         if limit < 1:
-            raise errors.Refused(
+            return (
                 f'{budget.source}: {field} is below one {unit}, which leaves '
                 f'nothing for guests; raise it, or name another container in '
                 f'[kubernetes] container')
         if limit < reserved[resource_class]:
-            raise errors.Refused(
+            return (
                 f'{budget.source}: {field} is {limit} {unit}, below the '
                 f'{reserved[resource_class]} that '
                 f'{options[resource_class]} keeps from guests; raise the '
                 f'limit or lower {options[resource_class]}')
+    return None
 
 
 def list_warnings(budget, stock, dedicated=0):

@@ -92,10 +92,14 @@ class Authority:
 
         :param file_name: name of the files, without extension
         :param addresses: further ones of the server
+        :param common_name: None for a certificate without one
         :returns: the paths of the certificate and of its key
         """
         key = new_key()
-        names = [x509.NameAttribute(oid.NameOID.COMMON_NAME, common_name)]
+        names = []
+        if common_name:
+            names.append(x509.NameAttribute(
+                oid.NameOID.COMMON_NAME, common_name))
         if organization:
             names.append(x509.NameAttribute(
                 oid.NameOID.ORGANIZATION_NAME, organization))

@@ -154,7 +154,6 @@ def reserve_port():
     """
     for _ in range(200):
         holder = socket.socket()
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             # Not the seeded generator of a test: workers would collide.
             holder.bind(('127.0.0.1',
@@ -162,6 +161,9 @@ def reserve_port():
         except OSError:
             holder.close()
         else:
+            # Not before: two that both have it get the same port, as long as
+            # neither listens. Without it nobody could listen again.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             return holder
     raise StartError('There is no free port between 20000 and 32000.')
 
@@ -263,6 +265,7 @@ class ControlPlane(fixtures.Fixture):
     """A Kubernetes control plane; ready when it is set up.
 
     :ivar url: of the API server
+    :ivar etcd_url: of its etcd, where tests may keep keys of their own
     :ivar ca_file: certificate of the authority that issued its certificate
     :ivar authority: that authority
     :ivar directory: its data, its logs and all kubeconfigs
@@ -332,6 +335,7 @@ class ControlPlane(fixtures.Fixture):
         client_url, peer_url = (
             'http://127.0.0.1:%d' % holder.getsockname()[1]
             for holder in (client_holder, peer_holder))
+        self.etcd_url = client_url
         etcd = self._program(
             'etcd', '--data-dir', self._path('etcd'),
             '--listen-client-urls', client_url,
@@ -739,7 +743,8 @@ class ControlPlane(fixtures.Fixture):
                        phase='Running', **status):
         """Write a pod's status, as the kubelet of its node does.
 
-        By default every container runs and has what the spec wishes.
+        By default it has seen the present spec, every container runs and
+        has what the spec wishes.
 
         :param pod: a V1Pod, of whatever age
         :param containers: by container, fields of its status that differ, for
@@ -753,9 +758,9 @@ class ControlPlane(fixtures.Fixture):
         """
         namespace, name = pod.metadata.namespace, pod.metadata.name
         kubelet = self.kubelet(pod.spec.node_name)
-        spec = self.admin.sanitize_for_serialization(
-            self._as_kubelet(kubelet.read_namespaced_pod, name,
-                             namespace).spec)
+        present = self.admin.sanitize_for_serialization(
+            self._as_kubelet(kubelet.read_namespaced_pod, name, namespace))
+        spec = present['spec']
         now = _now()
         ready = str(phase == 'Running')
 
@@ -776,6 +781,7 @@ class ControlPlane(fixtures.Fixture):
             **(conditions or {})}
         body = {
             'phase': phase, 'startTime': now,
+            'observedGeneration': present['metadata'].get('generation'),
             'containerStatuses': [container_status(container) for container
                                   in spec['containers']],
             'initContainerStatuses': [container_status(container)
@@ -783,6 +789,7 @@ class ControlPlane(fixtures.Fixture):
                                       in spec.get('initContainers') or []],
             'conditions': [
                 {'type': kind, 'status': 'True', 'lastTransitionTime': now,
+                 'observedGeneration': present['metadata'].get('generation'),
                  **fields} for kind, fields in written.items()] + [
                 {'type': kind, '$patch': 'delete'} for kind
                 in ('PodResizePending', 'PodResizeInProgress')

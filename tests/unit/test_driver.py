@@ -16,6 +16,7 @@ import copy
 import inspect
 import os
 import threading
+import time
 from unittest import mock
 
 import fixtures
@@ -31,10 +32,13 @@ from nova.scheduler.client import report
 from nova.virt import driver as virt_driver
 from nova.virt import fake
 from nova.virt.libvirt import driver as libvirt_driver
+from nova.virt.libvirt import guest
+from nova.virt.libvirt import host
 from oslo_config import fixture as config_fixture
 import yaml
 
 from nova_k8s.accounting import accounts
+from nova_k8s.accounting import ledger as ledgers
 from nova_k8s.accounting import overhead
 from nova_k8s import driver
 from nova_k8s import errors
@@ -93,7 +97,8 @@ class DriverTestBase(base.TestCase):
         def nodes(context, host):
             if not names:
                 raise exception.ComputeHostNotFound(host=host)
-            return [mock.Mock(hypervisor_hostname=name) for name in names]
+            return [mock.Mock(hypervisor_hostname=name, vcpus=4,
+                              memory_mb=8192) for name in names]
 
         self.useFixture(fixtures.MockPatchObject(
             objects.ComputeNodeList, 'get_all_by_host', nodes))
@@ -269,6 +274,104 @@ class StartTest(DriverTestBase):
         self.flags(group='kubernetes', container='nova')
         self._refused('[kubernetes] container', 'libvirt')
 
+    def _starts_closed(self, *names, besides=()):
+        before = len(self.log.output)
+        driver_ = self.driver = driver.K8sLibvirtDriver(fake.FakeVirtAPI())
+        self.init_host.reset_mock()
+        # As it is before the first look of the watcher.
+        with mock.patch.object(watcher.Watcher, 'start'):
+            self._start()
+        self.init_host.assert_called_once_with('host')
+        self.assertFalse(driver_._is_open())
+        found = [line for line in self.log.output[before:].splitlines()
+                 if 'not followed' not in line]
+        self.assertEqual(1, len(found), found)
+        for name in (*names, 'nothing new is placed on this compute node'):
+            self.assertIn(name, found[0])
+        records, _ = driver_._reported.bound(
+            {'VCPU': record(64), 'MEMORY_MB': record(65536)})
+        self.assertEqual([], [name for name, each in records.items()
+                              if each['total'] > each['reserved'] and
+                              name not in besides])
+        return driver_, records
+
+    def test_closed_where_nova_knows_the_node(self):
+        self.patch_nodes(NODE)
+        self.flags(group='kubernetes', node_name=NODE, follow_cordon=False)
+        path = self.folder() + '/none'
+        self.flags(group='kubernetes', limits_from='manifest', manifest=path)
+        _, records = self._starts_closed(path)
+        # As the node had them: they may be allocated.
+        self.assertEqual((4, 8192), (records['VCPU']['total'],
+                                     records['MEMORY_MB']['total']))
+        self.flags(group='kubernetes', limits_from='downward_api',
+                   downward_api_dir=path)
+        self._starts_closed(path)
+        self.manifest('another', cpu='4', memory='8Gi')
+        self.flags(group='kubernetes', pod_name='compute')
+        self._starts_closed('no object is called compute')
+
+    def test_closed_without_an_answer_of_the_api_server(self):
+        self.patch_nodes(NODE)
+        self.useFixture(fixtures.MockPatch('nova_k8s.kube.events.Recorder'))
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.limits.sources.from_conf'))
+        self.flags(group='kubernetes', limits_from='api', pod_name='p',
+                   namespace='n', follow_cordon=False, node_name=NODE)
+        for problem in (errors.Unreadable('no answer'),
+                        errors.Refused('not found')):
+            with mock.patch('nova_k8s.limits.watcher.read_first',
+                            side_effect=problem):
+                self._starts_closed(str(problem))
+
+    def test_closed_by_the_limits_themselves(self):
+        self.patch_nodes(NODE)
+        self.flags(group='kubernetes', node_name=NODE, follow_cordon=False)
+        self.manifest(cpu='999m', memory='8Gi')
+        self._starts_closed('limits.cpu', 'below one core',
+                            besides=['MEMORY_MB'])
+        self.manifest(cpu='4')
+        self._starts_closed('limits.memory', besides=['VCPU'])
+        self.flags(reserved_host_memory_mb=8193)
+        self.manifest(cpu='4', memory='8Gi')
+        self._starts_closed('reserved_host_memory_mb',
+                            besides=['VCPU', 'MEMORY_MB'])
+
+    def test_closed_opens_by_itself(self):
+        self.patch_nodes(NODE)
+        self.manifest(cpu='4', memory='8Gi')
+        path = CONF.kubernetes.manifest
+        os.rename(path, path + '.away')
+        self.flags(group='kubernetes', node_name=NODE, follow_cordon=False)
+        self._start()
+        self.assertFalse(self.driver._is_open())
+        os.rename(path + '.away', path)
+        for _ in range(100):
+            if self.driver._is_open():
+                break
+            time.sleep(0.1)
+        self.assertTrue(self.driver._is_open())
+        self.assertIn('The limits can be read again', self.log.output)
+
+    def test_what_no_node_that_runs_could_have(self):
+        self.patch_nodes(NODE)
+        self.flags(group='kubernetes', node_name=NODE)
+        self.manifest(cpu='4', memory='8Gi')
+        self.flags(group='kubernetes', container='nova')
+        self._refused('[kubernetes] container', 'libvirt')
+        self.flags(group='kubernetes', container=None, manifest=None)
+        self._refused('[kubernetes] manifest', 'limits_from')
+
+    def test_name_that_the_limits_do_not_tell_now(self):
+        self.useFixture(fixtures.EnvironmentVariable(
+            'KUBERNETES_SERVICE_HOST', '10.96.0.1'))
+        self.flags(group='kubernetes', limits_from='manifest',
+                   manifest=self.folder() + '/none')
+        self._refused('none')
+        self.patch_nodes('from-the-pod')
+        self._start()
+        self.assertEqual(['from-the-pod'], self.driver.get_available_nodes())
+
     def _name(self):
         self.manifest(node='from-the-pod', cpu='4', memory='8Gi')
         self._start()
@@ -417,6 +520,21 @@ class ReportTest(DriverTestBase):
         self.driver._tell(stale, present)
         save.assert_called_once_with(CONF, some())
 
+    def test_shrink_below_what_guests_may_use(self):
+        self.follow(some())
+        self.driver._accounts = accounts.Accounts(
+            CONF, None, mock.Mock(mb=256), lambda: 8192, None)
+        ledger = self.driver._accounts._ledger
+        ledger.add('a', overhead.Need(4096, 60, 4096))
+        ledger.add('b', overhead.Need(1024, 50, 1024))
+        ledger.stop(['b'])
+        self.driver._tell(watcher.State(some()),
+                          watcher.State(some(memory=5 * GI)))
+        line = self.log.output.splitlines()[-1]
+        for figure in (f'{4096 + 60 + 256} MiB in use',
+                       '1074 MiB of stopped guests', 'limit of 5120 MiB'):
+            self.assertIn(figure, line)
+
     def test_warns_of_pinned_cpus(self):
         self.machine['PCPU'] = 60
         self.assertEqual((60, 0), self._report(some())['PCPU'])
@@ -487,6 +605,78 @@ class LiveMigrationTest(DriverTestBase):
         self.assertFalse(self.held)
 
 
+class StartOfGuestTest(DriverTestBase):
+    """Guests that are started have no claim."""
+
+    def setUp(self):
+        super().setUp()
+        self.ledger = ledgers.Ledger()
+        self.driver._accounts = accounts.Accounts(
+            CONF, mock.Mock(return_value=overhead.Need(512, 60, 512)),
+            mock.Mock(mb=100), lambda: 100 + 2 * 572, mock.Mock())
+        self.driver._accounts._ledger = self.ledger
+        for uuid in 'abc':
+            self.ledger.add(uuid, overhead.Need(512, 60, 512))
+        self.stock = mock.Mock()
+        self.patch_stock(_hard_reboot=self.stock, resume=self.stock)
+        self.running('a')
+
+    def running(self, *uuids):
+        self.driver._host.list_guests = lambda: [
+            mock.Mock(uuid=uuid) for uuid in uuids]
+
+    def start(self, uuid, method='power_on'):
+        getattr(self.driver, method)(
+            'context', mock.Mock(uuid=uuid), 'network')
+
+    def refused(self, *args):
+        exc = self.assertRaises(
+            exception.ComputeResourcesUnavailable, self.start, *args)
+        self.assertIn('leaves 0 MiB', str(exc))
+
+    def test_room_for_one_of_two(self):
+        self.ledger.stop('bc')
+        self.start('b')
+        # Before it runs, and before Nova reads that it does.
+        self.refused('c')
+        self.ledger.stop('bc')
+        self.refused('c')
+        self.running('a', 'b')
+        self.refused('c', 'resume')
+        self.assertEqual(1, self.stock.call_count)
+
+    def test_room_that_was_left(self):
+        self.ledger.stop('abc')
+        self.running()
+        self.start('b', 'resume')
+        self.running('b')
+        self.start('c')
+        self.assertEqual(2, self.stock.call_count)
+
+    def test_one_that_runs(self):
+        self.ledger.stop('bc')
+        self.driver._accounts._limit_mb = lambda: 0
+        self.start('a')
+        self.stock.assert_called_once()
+
+    def test_guest_that_is_being_built_counts(self):
+        self.ledger.stop('c')
+        self.refused('c')
+
+    def test_after_a_boot_of_the_machine(self):
+        # Nothing is counted yet.
+        self.driver._accounts._ledger = ledgers.Ledger()
+        self.running()
+        self.start('a')
+        self.start('b')
+        self.refused('c')
+
+    def test_before_init_host(self):
+        self.driver._accounts = None
+        self.start('a')
+        self.stock.assert_called_once()
+
+
 class ServiceTest(DriverTestBase):
     """Libvirt's connection comes and goes."""
 
@@ -554,13 +744,26 @@ class NovaTest(base.TestCase):
         self.assertEqual(
             {'__init__', 'init_host', 'cleanup_host', 'get_available_nodes',
              'get_nodenames_by_uuid', 'get_available_resource',
-             'update_provider_tree', '_set_host_enabled',
+             'update_provider_tree', '_set_host_enabled', 'set_host_enabled',
              'check_can_live_migrate_destination',
-             'rollback_live_migration_at_destination'}, set(overridden))
+             'rollback_live_migration_at_destination', '_hard_reboot',
+             'resume', 'attach_volume', 'detach_volume'}, set(overridden))
         for name, method in overridden.items():
-            stock = getattr(libvirt_driver.LibvirtDriver, name)
-            self.assertEqual(self._parameters(stock),
-                             self._parameters(method), name)
+            stock = self._parameters(
+                getattr(libvirt_driver.LibvirtDriver, name))
+            own = self._parameters(method)
+            if own[-1][1] == inspect.Parameter.VAR_KEYWORD:
+                # What it passes on has changed from release to release.
+                own, stock = own[:-2], stock[:len(own) - 2]
+            self.assertEqual(stock, own, name)
+
+    def test_ways_to_start_a_guest(self):
+        stock = libvirt_driver.LibvirtDriver
+        for method in (stock.power_on, stock.reboot,
+                       stock.resume_state_on_host_boot):
+            self.assertIn('_hard_reboot', method.__code__.co_names)
+        self.assertIn('uuid', dir(guest.Guest))
+        inspect.signature(host.Host.list_guests).bind(None)
 
     def _parameters(self, method):
         return [(each.name, each.kind, each.default)
@@ -572,7 +775,7 @@ class NovaTest(base.TestCase):
             libvirt_driver.LibvirtDriver.__init__.__code__.co_names)
         own = set(vars(driver.K8sLibvirtDriver)) | set(
             driver.K8sLibvirtDriver.__init__.__code__.co_names)
-        self.assertEqual({'_set_host_enabled'}, {
+        self.assertEqual({'_set_host_enabled', '_hard_reboot'}, {
             name for name in own & nova
             if name.startswith('_') and not name.startswith('__')})
 
