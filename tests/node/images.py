@@ -30,8 +30,8 @@ BUSYBOX = 'registry.test/busybox:1'
 # With /usr of the node mounted into it, it is a Debian as the node's.
 SKELETON = 'registry.test/skeleton:1'
 
-APPLETS = ('sh', 'sleep', 'cat', 'ls', 'mount', 'ps', 'mkdir', 'echo', 'env',
-           'id', 'grep', 'find', 'true', 'dd', 'kill', 'head', 'tail', 'wc')
+APPLETS = ('sh', 'sleep', 'cat', 'ls', 'echo', 'grep', 'find', 'true', 'dd',
+           'kill', 'head', 'tail', 'wc', 'tr', 'sed', 'yes')
 # 42424 is nova in the images of this project.
 PASSWD = '''\
 root:x:0:0:root:/root:/bin/sh

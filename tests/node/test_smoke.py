@@ -13,14 +13,15 @@
 """The node itself: a pod runs, is resized in place, and goes."""
 
 from tests.node import base
+from tests.node import pods
 
 
 class SmokeTests:
 
     def test_a_pod(self):
-        running = self.create(base.pod('small', base.container(
+        running = self.pods.create(pods.manifest('small', pods.container(
             'c', ['sleep', '100000'], cpu='100m', memory='64Mi')))
-        path = self.pod_cgroup(running.metadata.uid)
+        path = self.pods.cgroup(running.metadata.uid)
         self.assertEqual(
             {'cgroupfs': '/sys/fs/cgroup/kubepods/pod',
              'systemd': '/sys/fs/cgroup/kubepods.slice/kubepods-pod'
@@ -29,14 +30,14 @@ class SmokeTests:
         self.assertEqual(64 << 20, int(self.vm.read(path + '/memory.max')))
         self.assertEqual('10000 100000',
                          self.vm.read(path + '/cpu.max').strip())
-        self.resize('small', cpu='300m', memory='96Mi')
-        self.wait_until_resized('small', cpu='300m', memory='96Mi')
+        self.pods.resize('small', cpu='300m', memory='96Mi')
+        self.pods.wait_until_resized('small', cpu='300m', memory='96Mi')
         self.assertEqual(96 << 20, int(self.vm.read(path + '/memory.max')))
         self.assertEqual('30000 100000',
                          self.vm.read(path + '/cpu.max').strip())
-        self.delete('small')
-        self.wait_until_gone('small')
-        self.wait_for(lambda: self.vm.attempt('test -e ' + path)[0],
+        self.pods.delete('small')
+        self.pods.wait_until_gone('small')
+        pods.wait_for(lambda: self.vm.attempt('test -e ' + path)[0],
                       'end of the cgroup')
 
 
