@@ -50,7 +50,7 @@ empty() {
 # A signal interrupts `wait`, and not `sleep`.
 pause() {
     sleep "$1" &
-    wait $!
+    wait $! || kill $! 2>/dev/null
 }
 
 hold() {

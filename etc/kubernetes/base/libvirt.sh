@@ -50,10 +50,11 @@ pod_cgroup() {
         \( -name "*pod$1" -o -name "*pod${1//-/_}.slice" \) -print -quit
 }
 
-# Every cgroup `guests` in which guests live.
+# Every cgroup `guests` of a pod, not one of a container, in which guests live.
 with_guests() {
     local machine
-    find "$tree" -maxdepth 7 -type d -path '*/guests/machine' 2>/dev/null |
+    find "$tree" -maxdepth 7 -type d \
+        -regex '.*pod[0-9a-f_-]+\(\.slice\)?/guests/machine' 2>/dev/null |
         while read -r machine; do
             ! grep -qs '^populated 1$' "$machine/cgroup.events" ||
                 dirname "$machine"
@@ -114,17 +115,23 @@ watch() {
     done
 }
 
-# Enter `guests` ($1), and its namespace; go on as `inside`.
+# Enter `guests` ($1), and its namespace; go on as `inside`. It has mounts of
+# its own, on top of what the container gets from the node: watch() has to see
+# the whole tree.
 enter() {
     local guests=$1 process controller
     shift
     mkdir -p "$guests/libvirtd"
     # What a libvirtd before this one has left, if it was killed.
     echo 1 > "$guests/libvirtd/cgroup.kill"
+    while grep -qs '^populated 1$' "$guests/libvirtd/cgroup.events"; do
+        sleep 0.1
+    done
     process=$(inhabitant "$guests")
     if [ "$process" ]; then
         echo $$ > "$guests/libvirtd/cgroup.procs" || return
         exec nsenter "--cgroup=/proc/$process/ns/cgroup" -- \
+            unshare --mount --propagation slave -- \
             "$BASH" "$0" --inside "$guests" "$@"
     fi
     # Nobody has the namespace. It is made by who is in its root; and nobody
@@ -135,7 +142,8 @@ enter() {
         echo "-$controller" > "$guests/cgroup.subtree_control" || return
     done
     echo $$ > "$guests/cgroup.procs" || return
-    exec unshare --cgroup -- "$BASH" "$0" --inside "$guests" "$@"
+    exec unshare --cgroup --mount --propagation slave -- \
+        "$BASH" "$0" --inside "$guests" "$@"
 }
 
 inside() {
