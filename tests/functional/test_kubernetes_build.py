@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""tools/kubernetes/build, with a go that builds nothing."""
+"""tools/kubernetes/build, with a go that builds nothing; and build-node."""
 
 import os
 import pathlib
@@ -24,6 +24,7 @@ import fixtures
 import testtools
 
 from tests.functional import control_plane
+from tests.node import machine
 
 NAMES = {'etcd', 'kube-apiserver', 'kube-controller-manager', 'kwok',
          'kwok-stages.yaml', 'built-from'}
@@ -200,3 +201,40 @@ class BuildTest(testtools.TestCase):
         self.assertEqual((0, '/assets'), self.run_build(
             KUBEBUILDER_ASSETS='/assets')[:2])
         self.assertFalse(self.cache.exists())
+
+
+class BuildNodeTest(testtools.TestCase):
+    """On a machine that cannot run a node, which has no apt-get."""
+
+    def run_build(self, *arguments, **environment):
+        empty = self.useFixture(fixtures.TempDir()).path
+        variables = {**os.environ, 'PATH': empty, 'XDG_CACHE_HOME': empty,
+                     'CI': '', **environment}
+        done = subprocess.run(
+            [sys.executable, str(machine.BUILD), *arguments], text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60,
+            env=variables)
+        self.assertEqual(('', []), (done.stdout, os.listdir(empty)))
+        # Whoever is not root is told that first.
+        self.assertRegex(done.stderr, r'\AThis machine cannot run the node '
+                         r'tests: (apt-get is missing|only root can).*\n\Z')
+        return done.returncode
+
+    def test_it_is_said_and_passes(self):
+        self.assertEqual(0, self.run_build())
+        self.assertEqual(1, self.run_build('--check'))
+
+    def test_never_in_ci(self):
+        self.assertEqual(1, self.run_build(CI='true'))
+
+    def test_tests_skip_and_never_in_ci(self):
+        missing = self.useFixture(fixtures.TempDir()).join('build-node')
+        with open(missing, 'w') as script:
+            script.write('import sys; sys.exit("not built: here")')
+        self.useFixture(fixtures.MonkeyPatch(
+            'tests.node.machine.BUILD', missing))
+        self.useFixture(fixtures.EnvironmentVariable('CI', None))
+        skipped = self.assertRaises(self.skipException, machine.built)
+        self.assertIn('not built: here', str(skipped))
+        self.useFixture(fixtures.EnvironmentVariable('CI', 'true'))
+        self.assertRaises(AssertionError, machine.built)
