@@ -16,6 +16,7 @@ ifeq (0,$(shell id -u))
 export NOVA_K8S_BUILD_NODE = 1
 endif
 endif
+
 # An older Nova needs an older Python, which not every machine has: tox says so
 # and goes on. In CI nothing may be missing.
 OLDER = --skip-missing-interpreters $(if $(CI),false,true)

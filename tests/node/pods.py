@@ -22,7 +22,7 @@ from tests.node import images
 
 # Seconds that anything a test waits for may take. Most of it takes two; the
 # rest is for a busy machine without KVM.
-TIMEOUT = 180
+TIMEOUT = 300
 
 
 def wait_for(probe, what, timeout=TIMEOUT, interval=0.2):

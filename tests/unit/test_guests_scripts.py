@@ -186,9 +186,15 @@ class LibvirtTest(ScriptTestCase):
         self.assertEqual(LAYOUTS['systemd'](UID) + '/guests',
                          self.guests_cgroup())
 
+    def test_a_container_may_have_such_a_folder(self):
+        self.fill(self.pod(OTHER, 'cgroupfs') / '4f3c' / 'guests' / 'machine')
+        self.assertIsNone(self.guests_cgroup())
+
     def test_guests_while_the_record_is_gone(self):
         # /run is new after a reboot, and so are all cgroups; this is somebody
         # who removed the file.
-        self.fill(self.pod() / 'guests' / 'machine')
-        self.assertEqual(LAYOUTS['systemd'](UID) + '/guests',
-                         self.guests_cgroup())
+        for layout in LAYOUTS:
+            self.tree = self.tree / layout.replace(' ', '')
+            self.fill(self.pod(layout=layout) / 'guests' / 'machine')
+            self.assertEqual(LAYOUTS[layout](UID) + '/guests',
+                             self.guests_cgroup())

@@ -50,10 +50,11 @@ pod_cgroup() {
         \( -name "*pod$1" -o -name "*pod${1//-/_}.slice" \) -print -quit
 }
 
-# Every cgroup `guests` in which guests live.
+# Every cgroup `guests` of a pod, not one of a container, in which guests live.
 with_guests() {
     local machine
-    find "$tree" -maxdepth 7 -type d -path '*/guests/machine' 2>/dev/null |
+    find "$tree" -maxdepth 7 -type d \
+        -regex '.*pod[0-9a-f_-]+\(\.slice\)?/guests/machine' 2>/dev/null |
         while read -r machine; do
             ! grep -qs '^populated 1$' "$machine/cgroup.events" ||
                 dirname "$machine"
@@ -123,6 +124,9 @@ enter() {
     mkdir -p "$guests/libvirtd"
     # What a libvirtd before this one has left, if it was killed.
     echo 1 > "$guests/libvirtd/cgroup.kill"
+    while grep -qs '^populated 1$' "$guests/libvirtd/cgroup.events"; do
+        sleep 0.1
+    done
     process=$(inhabitant "$guests")
     if [ "$process" ]; then
         echo $$ > "$guests/libvirtd/cgroup.procs" || return
