@@ -68,6 +68,9 @@ class Settings:
     step: Room
     """What a wish is a multiple of, and the least that is worth a resize."""
 
+    spare: Room
+    """What containers are to have free ahead of them."""
+
     idle: float
     """Seconds for which room must not have been needed to be given back."""
 
@@ -93,6 +96,11 @@ class Pod:
     """DEFERRED or INFEASIBLE where the kubelet has not taken the wish."""
 
     @property
+    def held(self):
+        """What Kubernetes' scheduler counts while both differ."""
+        return self.wished.most(self.allocated)
+
+    @property
     def sure(self):
         """What Nova may be told at most: the least of the three."""
         return self.wished.least(self.allocated).least(self.enforced)
@@ -100,13 +108,10 @@ class Pod:
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """What the rest of the node leaves and asks for."""
+    """What the pods of the node leave of it."""
 
     free: ty.Optional[Room] = None
     """Allocatable that no pod has requested; None where it is not known."""
-
-    wanted: Room = Room()
-    """What Pending pods that the node would fit request."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,4 +153,4 @@ class Wish:
 
     past: Past
     again: ty.Optional[float] = None
-    """Seconds after which to decide again, should nothing happen."""
+    """When to decide again, should nothing happen; from the same clock."""

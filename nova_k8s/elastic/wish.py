@@ -35,7 +35,7 @@ NOT_TAKEN = 'not taken'
 LONGEST = 86400
 
 # The least time between two resizes because of pressure, in seconds.
-HASTE = 60
+HASTE = 10
 
 
 def demand(needs, vcpus, reserve_mb, allocated, ratio=1.0):
@@ -69,34 +69,37 @@ def decide(settings, demand, pod, node, past, now):
     :param now: in seconds, from a clock that never goes back
     """
     settings, past = _as_answered(settings, pod, past)
-    past = _headroom(settings, demand, pod, node, past, now)
-    target = _target(settings, demand, pod, node, past.headroom)
-    wished = pod.wished
-    past = _idle(settings, demand, wished, target, past, now)
-    patience = past.patience or settings.idle
-    room, reason = wished, STAYS
-    if pod.answer == values.INFEASIBLE and not target.covers(wished):
-        # It was never had.
-        room, reason = wished.least(target), NOT_TAKEN
-    elif not wished.covers(target):
-        room, reason = wished.most(target), GROWS
-        if now - past.shrunk_at < patience:
-            past = dataclasses.replace(
-                past, patience=min(LONGEST, 2 * patience))
-    elif wished != target and _pressed(settings, node) and (
-            now - past.resized_at >= HASTE):
-        room, reason = wished.least(target), PRESSURE
-    elif past.idle_since is not None and (
-            now - max(past.idle_since, past.resized_at) >= patience):
-        room, past = _given_back(settings, demand, pod, node, past, now)
-        reason = IDLE if room != wished else STAYS
-    if room != wished:
+    share = _share(settings, demand, pod, node)
+    past = _headroom(settings, share, node, past, now)
+    keep = _sized(settings, demand, past.headroom, pod)
+    need = _sized(settings, demand, past.headroom.least(share), pod)
+    past = _idle(settings, demand, pod.wished, keep, past, now)
+    room, reason, past = _chosen(settings, demand, pod, node, keep, need,
+                                 past, now)
+    if room != pod.wished:
         past = dataclasses.replace(past, resized_at=now, idle_since=None)
-    elif demand.plus(past.headroom) != wished.least(
-            demand.plus(past.headroom)):
+    elif not room.covers(demand.plus(past.headroom)):
         reason = AT_MOST
     return values.Wish(room, room.least(pod.sure), reason, past,
-                       _again(settings, past, room, target, node, now))
+                       _again(settings, past, room, keep, node, now))
+
+
+def _chosen(settings, demand, pod, node, keep, need, past, now):
+    """Return (Room, why, Past)."""
+    wished = pod.wished
+    if pod.answer == values.INFEASIBLE and not keep.covers(wished):
+        # It was never had.
+        return wished.least(keep), NOT_TAKEN, past
+    if not wished.covers(need):
+        return wished.most(need), GROWS, _regretted(settings, past, now)
+    if _pressed(settings, node) and wished != wished.least(keep) and (
+            now >= past.resized_at + HASTE):
+        return wished.least(keep), PRESSURE, past
+    patience = past.patience or settings.idle
+    if past.idle_since is not None and (
+            now >= max(past.idle_since, past.resized_at) + patience):
+        return _given_back(settings, demand, pod, past, now)
+    return wished, STAYS, past
 
 
 def _as_answered(settings, pod, past):
@@ -109,94 +112,99 @@ def _as_answered(settings, pod, past):
     return settings, past
 
 
-def _fair(settings, demand, pod, node):
-    """The headroom that is fair to containers.
+def _share(settings, demand, pod, node):
+    """The part of the headroom that is left once containers have theirs.
 
-    While that is scarce which nobody has, neither guests nor containers, both
-    have half of it ahead of them.
+    Containers are to have the spare room ahead of them; where less than twice
+    that is free, guests and containers share it half and half.
     """
     if node.free is None:
         return settings.headroom
-    free = node.free.plus(pod.wished.minus(demand))
+    free = node.free.plus(pod.held.minus(demand))
     half = values.Room(free.memory_mb // 2, free.cpu_millicores // 2)
-    return settings.headroom.least(half).least(free.minus(node.wanted))
+    return settings.headroom.least(free.minus(settings.spare).most(half))
 
 
-def _headroom(settings, demand, pod, node, past, now):
-    """Lower the headroom at once, and raise it after a time of calm."""
-    fair = _fair(settings, demand, pod, node)
+def _pressed(settings, node):
+    """Whether containers have less than half of the spare room left."""
+    return node.free is not None and (
+        2 * node.free.memory_mb < settings.spare.memory_mb or
+        2 * node.free.cpu_millicores < settings.spare.cpu_millicores)
+
+
+def _headroom(settings, share, node, past, now):
+    """Lower the headroom under pressure, and raise it after a calm time."""
     if past.headroom is None:
-        return dataclasses.replace(past, headroom=fair)
-    headroom = past.headroom.least(fair)
-    if headroom.covers(fair.least(settings.headroom)):
-        return dataclasses.replace(past, headroom=headroom, calm_since=None)
+        return dataclasses.replace(past, headroom=share)
+    if _pressed(settings, node):
+        return dataclasses.replace(
+            past, headroom=past.headroom.least(share), calm_since=None)
+    if past.headroom.covers(share):
+        return dataclasses.replace(past, calm_since=None)
     if past.calm_since is None:
-        return dataclasses.replace(past, headroom=headroom, calm_since=now,
-                                   calm=fair)
-    calm = past.calm.least(fair)
-    if now - past.calm_since >= settings.idle:
-        return dataclasses.replace(past, headroom=headroom.most(calm),
+        return dataclasses.replace(past, calm_since=now, calm=share)
+    calm = past.calm.least(share)
+    if now >= past.calm_since + settings.idle:
+        return dataclasses.replace(past, headroom=past.headroom.most(calm),
                                    calm_since=None)
-    return dataclasses.replace(past, headroom=headroom, calm=calm)
+    return dataclasses.replace(past, calm=calm)
 
 
-def _target(settings, demand, pod, node, headroom):
-    """The Room that is right for a demand."""
-    target = demand.plus(headroom).up(settings.step).least(settings.largest)
-    if node.free is not None:
-        # What the node has not is not wished: the scheduler would keep it
-        # from containers.
-        most = pod.wished.plus(node.free).minus(node.wanted)
-        target = target.least(most.down(settings.step).most(
-            pod.wished.least(most)))
-    target = target.most(demand).most(settings.smallest)
+def _sized(settings, demand, headroom, pod):
+    """The Room for a demand and what is to be free beside it."""
+    room = demand.plus(headroom).up(settings.step).least(settings.largest)
+    room = room.most(demand).most(settings.smallest)
     if not settings.cpu:
-        target = target._replace(cpu_millicores=pod.wished.cpu_millicores)
-    return target
+        room = room._replace(cpu_millicores=pod.wished.cpu_millicores)
+    return room
 
 
-def _worth(settings, wished, target):
+def _worth(settings, wished, room):
     """Whether a step or more is too much in one of them."""
-    spare = wished.minus(target)
+    spare = wished.minus(room)
     return (spare.memory_mb >= settings.step.memory_mb or
             spare.cpu_millicores >= settings.step.cpu_millicores)
 
 
-def _pressed(settings, node):
-    return any(node.wanted) or (
-        node.free is not None and not node.free.covers(settings.headroom))
-
-
-def _idle(settings, demand, wished, target, past, now):
-    if not _worth(settings, wished, target):
+def _idle(settings, demand, wished, keep, past, now):
+    if not _worth(settings, wished, keep):
         return dataclasses.replace(past, idle_since=None)
     if past.idle_since is None:
         return dataclasses.replace(past, idle_since=now, peak=demand)
     return dataclasses.replace(past, peak=past.peak.most(demand))
 
 
-def _given_back(settings, demand, pod, node, past, now):
-    """Return (Room, Past) after room was idle for long enough."""
-    target = _target(settings, past.peak, pod, node, past.headroom)
-    room = pod.wished.least(target)
+def _regretted(settings, past, now):
+    """Wait longer the next time, where room was missed soon after it went."""
+    patience = past.patience or settings.idle
+    if now < past.shrunk_at + patience:
+        patience = min(LONGEST, 2 * patience)
+    return dataclasses.replace(past, patience=patience)
+
+
+def _given_back(settings, demand, pod, past, now):
+    """Return (Room, why, Past) after room was idle for long enough."""
+    room = pod.wished.least(
+        _sized(settings, past.peak, past.headroom, pod))
     if not _worth(settings, pod.wished, room):
         # It was needed meanwhile: from now on.
-        return pod.wished, dataclasses.replace(
+        return pod.wished, STAYS, dataclasses.replace(
             past, idle_since=now, peak=demand)
     patience = past.patience or settings.idle
-    if now - past.shrunk_at >= 2 * patience:
+    if now >= past.shrunk_at + 2 * patience:
         # Nobody regretted the one before.
         patience = max(settings.idle, patience / 2)
-    return room, dataclasses.replace(past, shrunk_at=now, patience=patience)
+    return room, IDLE, dataclasses.replace(past, shrunk_at=now,
+                                           patience=patience)
 
 
-def _again(settings, past, room, target, node, now):
+def _again(settings, past, room, keep, node, now):
     patience = past.patience or settings.idle
     times = []
     if past.idle_since is not None:
         times.append(max(past.idle_since, past.resized_at) + patience)
     if past.calm_since is not None:
         times.append(past.calm_since + settings.idle)
-    if room != target and _pressed(settings, node):
+    if _pressed(settings, node) and room != room.least(keep):
         times.append(past.resized_at + HASTE)
-    return max(0, min(times) - now) if times else None
+    return max(now, min(times)) if times else None
