@@ -39,11 +39,16 @@ def names():
             if not module.name.startswith('_')]
 
 
-def run(name, quick):
-    """Return the rows of a module, None where it is no benchmark."""
+def run(name, quick, written):
+    """Return (rows, whether they have a page of their own) of a module.
+
+    The rows are None where it is no benchmark.
+    """
     environment = dict(os.environ)
     if quick:
         environment['NOVA_K8S_BENCH_QUICK'] = '1'
+    if written:
+        environment['NOVA_K8S_BENCH_WRITE'] = '1'
     reading, writing = os.pipe()
     with open(reading, encoding='utf-8') as answer:
         # Not its output, which is for people.
@@ -63,7 +68,7 @@ def send_rows(name, descriptor):
     if hasattr(module, 'rows'):
         rows = list(module.rows())
     with open(descriptor, 'w', encoding='utf-8') as answer:
-        json.dump(rows, answer)
+        json.dump((rows, hasattr(module, 'PAGE')), answer)
 
 
 def table(rows):
@@ -104,13 +109,13 @@ def main():
             sys.exit(1)
         return
     begin = time.monotonic()
-    rows = []
+    rows, elsewhere = [], []
     for name in options.name or names():
-        rows += run(name, options.quick) or []
-    text = table(rows)
-    if options.write:
-        write(text)
-    print(text)
+        found, own_page = run(name, options.quick, options.write)
+        (elsewhere if own_page else rows).extend(found or [])
+    if options.write and rows:
+        write(table(rows))
+    print(table(rows + elsewhere))
     print('%.0f s' % (time.monotonic() - begin))
 
 

@@ -66,7 +66,16 @@ class Result:
 
     cores: float = 0
     samples: list = dataclasses.field(default_factory=list)
-    """(hour, share of guests, of their pods, of containers)"""
+    """(hour, memory of guests, their pods and containers, cores in use), all
+    but the hour as shares of the cluster."""
+
+    node: list = dataclasses.field(default_factory=list)
+    """The same three shares of one node."""
+
+    @property
+    def unserved(self):
+        """Rejected guests and Pending pods."""
+        return self.rejected + self.pending
 
 
 class Node:
@@ -78,14 +87,17 @@ class Node:
         self.past = values.Past()
         self.timer = None
 
+    @property
+    def held_mb(self):
+        return max(self.wished.memory_mb, self.allocated.memory_mb)
+
 
 class Cluster:
     """:param room: values.Room that is allocatable on each node"""
 
-    def __init__(self, rule, nodes, room, random):
+    def __init__(self, rule, nodes, room):
         self.rule = rule
         self.room = room
-        self._random = random
         self.nodes = [self._new(rule, room) for _ in range(nodes)]
         self._start = 0
         self._events = []
@@ -319,14 +331,19 @@ class Cluster:
             cpu = total_cpu - free_cpu
         else:
             pods = sum(node.allocated.memory_mb for node in self.nodes)
-            taken = sum(node.wished.most(node.allocated).memory_mb
-                        for node in self.nodes)
+            taken = sum(node.held_mb for node in self.nodes)
             containers = total_mb - taken - sum(
                 node.left_mb for node in self.nodes)
             cpu = guests_cpu + total_cpu - sum(
                 node.wished.most(node.allocated).cpu_millicores
                 for node in self.nodes) - sum(
                 node.left_cpu for node in self.nodes)
+        one = self.nodes[0]
+        whole = self.room.memory_mb
+        self.result.node.append((
+            now / 3600, one.guests.memory_mb / whole,
+            one.allocated.memory_mb / whole,
+            (whole - one.held_mb - one.left_mb) / whole))
         self.result.samples.append((
             now / 3600, guests / total_mb, pods / total_mb,
             containers / total_mb, cpu / total_cpu))

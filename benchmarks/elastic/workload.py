@@ -119,8 +119,9 @@ class Workload:
     :param containers: the same for containers
     """
 
-    def __init__(self, random, memory_mb, guests, containers):
+    def __init__(self, random, memory_mb, guests, containers, days=7):
         self._random = random
+        self._end = days * DAY
         self._flavor = _Choice(FLAVORS)
         self._size = _Choice(DEPLOYMENTS)
         guest_mb = sum(share * memory for share, _, memory in FLAVORS)
@@ -155,7 +156,7 @@ class Workload:
         at, most = 0.0, rate * (1 + BY_DAY)
         while True:
             at += self._random.expovariate(most)
-            if at >= WEEK:
+            if at >= self._end:
                 return
             _, shortest, longest = life(self._random)
             wave = 1 - BY_DAY * math.cos(2 * math.pi * at / DAY)

@@ -34,6 +34,10 @@ NOT_TAKEN = 'not taken'
 # shrink was regretted, the time doubles.
 LONGEST = 86400
 
+# A shrink was wrong where the room is missed within so many times the time for
+# which it was idle, and right where it is not within twice as many.
+REGRET = 8
+
 # The least time between two resizes because of pressure, in seconds.
 HASTE = 10
 
@@ -177,7 +181,7 @@ def _idle(settings, demand, wished, keep, past, now):
 def _regretted(settings, past, now):
     """Wait longer the next time, where room was missed soon after it went."""
     patience = past.patience or settings.idle
-    if now < past.shrunk_at + patience:
+    if now < past.shrunk_at + REGRET * patience:
         patience = min(LONGEST, 2 * patience)
     return dataclasses.replace(past, patience=patience)
 
@@ -191,7 +195,7 @@ def _given_back(settings, demand, pod, past, now):
         return pod.wished, STAYS, dataclasses.replace(
             past, idle_since=now, peak=demand)
     patience = past.patience or settings.idle
-    if now >= past.shrunk_at + 2 * patience:
+    if now >= past.shrunk_at + 2 * REGRET * patience:
         # Nobody regretted the one before.
         patience = max(settings.idle, patience / 2)
     return room, IDLE, dataclasses.replace(past, shrunk_at=now,
