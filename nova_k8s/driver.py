@@ -31,6 +31,7 @@ from nova_k8s.accounting import accounts
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
+from nova_k8s.elastic import ways
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import compute_node
@@ -66,6 +67,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._accounts = None
         self._publisher = None
         self._service = None
+        self._elastic = None
 
     def init_host(self, host):
         """Start, or end nova-compute with one line that says why not."""
@@ -82,8 +84,9 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         super().init_host(host)
         self._watcher.start()
         self._publisher.start()
-        if self._service:
-            self._service.start()
+        for each in (self._service, self._elastic):
+            if each:
+                each.start()
 
     def _construct(self, host):
         """Make all parts, once the limits are known and fit for use."""
@@ -119,14 +122,19 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         tracker = self._tracker()
         if tracker:
             self._accounts.follow(tracker)
+        self._elastic = ways.from_conf(
+            CONF, source, node_source, self._accounts, self._reported,
+            tracker, self._publish,
+            lambda line: self._say(line, self._budget() and
+                                   self._budget().pod))
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._budget, node_source,
             self._tell_of_service)
         self._tell(None, state)
 
     def cleanup_host(self, host):
-        for each in (self._service, self._watcher, self._publisher,
-                     self._recorder):
+        for each in (self._elastic, self._service, self._watcher,
+                     self._publisher, self._recorder):
             if each:
                 each.stop()
         super().cleanup_host(host)
@@ -184,6 +192,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self.provider_tree.update_inventory(nodename, records)
         if changed:
             self._publisher.wake()
+        if self._elastic:
+            self._elastic.wake()
 
     def check_can_live_migrate_destination(self, context, instance,
                                            src_compute_info, dst_compute_info,
@@ -246,8 +256,9 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         for line in messages.for_change(
                 before, after, CONF.kubernetes.unlimited):
             self._say(line, subject and subject.pod)
-        if self._service:
-            self._service.wake()
+        for each in (self._service, self._elastic):
+            if each:
+                each.wake()
 
     def _tell_of_service(self, line, kube_node):
         self._say(line, kube_node and budget.Reference(

@@ -67,6 +67,10 @@ class Accounts:
             self._ledger.needs(time.monotonic()), self._reserve.mb,
             self._conf.kubernetes.reserve_ahead)
 
+    def needs(self):
+        """The Need of each guest that is here or on its way."""
+        return claims.locked(self._ledger.needs, time.monotonic())
+
     def admit(self, claim):
         """Return why a claim cannot be met, or None; see claims.guard()."""
         return self._find_refusal(*self._overhead.of_claim(claim))

@@ -62,6 +62,12 @@ def demand(needs, vcpus, reserve_mb, allocated, ratio=1.0):
                        math.ceil(cores * 1000))
 
 
+def first(settings, demand):
+    """Return the Room that a pod that is made anew starts with."""
+    room = demand.plus(settings.headroom).up(settings.step)
+    return room.least(settings.largest).most(demand).most(settings.smallest)
+
+
 def decide(settings, demand, pod, node, past, now):
     """Return the Wish.
 
@@ -108,7 +114,9 @@ def _chosen(settings, demand, pod, node, keep, need, past, now):
 
 def _as_answered(settings, pod, past):
     """Never wish again what the node can never give."""
-    if pod.answer == values.INFEASIBLE:
+    if pod.answer == values.INFEASIBLE and (
+            settings.cpu or
+            pod.wished.cpu_millicores == pod.allocated.cpu_millicores):
         past = dataclasses.replace(past, ceiling=pod.allocated)
     if past.ceiling:
         settings = dataclasses.replace(
@@ -156,10 +164,9 @@ def _headroom(settings, share, node, past, now):
 
 def _sized(settings, demand, headroom, pod):
     """The Room for a demand and what is to be free beside it."""
-    room = demand.plus(headroom).up(settings.step).least(settings.largest)
-    room = room.most(demand).most(settings.smallest)
+    room = first(dataclasses.replace(settings, headroom=headroom), demand)
     if not settings.cpu:
-        room = room._replace(cpu_millicores=pod.wished.cpu_millicores)
+        room = room._replace(cpu_millicores=pod.allocated.cpu_millicores)
     return room
 
 

@@ -40,6 +40,8 @@ class Reported:
         # What is to be reserved of MEMORY_MB, and what of it for others than
         # guests; None for what Nova's driver reserves.
         self.reserved_mb = self.others_mb = lambda: None
+        # What the pod is about to shrink to: (MiB, millicores), or None.
+        self.cap = lambda: None
         # What Nova's driver said last, before any limit.
         self._stock = {}
         self._records = {}
@@ -47,7 +49,13 @@ class Reported:
 
     @property
     def limits(self):
-        return bounds.limits(self._budget(), self._unlimited)
+        return bounds.cap(bounds.limits(self._budget(), self._unlimited),
+                          self.cap())
+
+    def ratio(self, resource_class):
+        """How often Placement sells one of it."""
+        return self._records.get(resource_class, {}).get(
+            'allocation_ratio') or 1.0
 
     def memory_limit_mb(self):
         """What guests and others may use together, in MiB; None without."""

@@ -15,6 +15,7 @@
 
 import dataclasses
 import functools
+import typing as ty
 
 from oslo_log import log as logging
 
@@ -47,6 +48,11 @@ class Node:
     cordoned: bool = False
     ready: bool = True
     shutting_down: bool = False
+    annotations: ty.Mapping = dataclasses.field(
+        default_factory=dict, compare=False)
+    allocatable: ty.Mapping = dataclasses.field(
+        default_factory=dict, compare=False)
+    """Quantities by resource."""
 
 
 def from_dict(body):
@@ -67,7 +73,10 @@ def from_dict(body):
             shutting_down=(
                 ready.get('status') == 'False' and
                 ready.get('reason') == _NOT_READY_REASON and
-                _SHUTTING_DOWN_MESSAGE in (ready.get('message') or '')))
+                _SHUTTING_DOWN_MESSAGE in (ready.get('message') or '')),
+            annotations=dict(metadata.get('annotations') or {}),
+            allocatable=dict((body.get('status') or {}).get(
+                'allocatable') or {}))
     except (AttributeError, KeyError, TypeError):
         raise errors.Unreadable(
             'What the API server answers is no node') from None
