@@ -246,7 +246,7 @@ The annotations ``nova-k8s/elastic-max-memory`` and
 """),
     cfg.Opt(
         'elastic_headroom', type=_Size(), default='16384:4',
-        help="""What is to be free for the next guests: MiB of memory and cores.
+        help="""What is to be free for the next guests: MiB and cores.
 
 A guest that is larger is refused by the scheduler even where the pod could
 grow for it, as nobody tells the node. One guest of the largest flavor is a

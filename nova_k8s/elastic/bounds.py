@@ -16,6 +16,7 @@ import dataclasses
 import decimal
 
 from nova_k8s.accounting import overhead
+from nova_k8s.elastic import observed
 from nova_k8s.elastic import values
 from nova_k8s import errors
 from nova_k8s.limits import quantity
@@ -63,14 +64,16 @@ def check(settings, larger, smaller):
     return settings
 
 
-def for_node(settings, annotations, name):
+def for_node(settings, node):
     """Return the Settings with what a node's annotations say.
 
-    :param annotations: of the Kubernetes node, a dict
-    :param name: of the node, for messages
+    What is more than the node has is never wished: Kubernetes refuses it.
+
+    :param node: kube.node.Node
     :returns: None where they turn it off
     :raises errors.Unreadable: of an annotation that is no amount
     """
+    annotations, name = node.annotations, node.name
     if annotations.get(PREFIX) == 'off':
         return None
     changed = {}
@@ -82,8 +85,13 @@ def for_node(settings, annotations, name):
                     room.memory_mb),
             _amount(annotations, f'{PREFIX}-{word}-cpu', name, MILLI,
                     room.cpu_millicores))
+    has = observed.room({'limits': node.allocatable}, 'limits',
+                        f'Node {name}: allocatable')
+    if has:
+        changed['largest'] = changed['largest'].least(has)
     return check(dataclasses.replace(settings, **changed),
-                 f'Node {name}: {PREFIX}-max-memory or -cpu', 'the minimum')
+                 f'Node {name}: the most that the pod may have',
+                 'the least')
 
 
 def _amount(annotations, key, name, unit, otherwise):

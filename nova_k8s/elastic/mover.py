@@ -200,7 +200,7 @@ class Mover:
         node = self._ways.node()
         settings = self._settings
         if node:
-            settings = bounds.for_node(settings, node.annotations, node.name)
+            settings = bounds.for_node(settings, node)
         pods = None
         if settings and node and any(settings.spare):
             try:
@@ -279,7 +279,9 @@ class Mover:
         """
         self.cap = made.room.least(seen.pod.sure)
         self._ways.publish()
-        if made.room.covers(self._ways.demand(self._ways.usages())):
+        needed = self._ways.demand(self._ways.usages())
+        if all(after >= min(need, before) for after, need, before in
+               zip(made.room, needed, seen.pod.sure)):
             return True
         LOG.info('The scheduler has sent a guest here meanwhile; the pod '
                  'stays as large as it is.')

@@ -39,6 +39,7 @@ class Changed(Exception):
 
 # Who refuses with 403, by a part of the message. There is no field for it.
 _WHO = (('exceeded quota', 'Quota'),
+        ('enough allocatable resources', 'NodeCapacity'),
         ('ValidatingAdmissionPolicy', 'Policy'),
         ('per Container', 'LimitRange'),
         ('per Pod', 'LimitRange'),

@@ -63,10 +63,11 @@ class ComputePod(fixtures.Fixture):
 
     LABELS = {'app': 'libvirt'}
 
-    def __init__(self, cpu='4', memory='4Gi', policies=False):
+    def __init__(self, cpu='4', memory='4Gi', policies=False, labels=None):
         super().__init__()
         self._limits = {'cpu': cpu, 'memory': memory}
         self._policies = policies
+        self._labels = labels or self.LABELS
 
     def _setUp(self):
         self.plane = control_plane.shared()
@@ -83,7 +84,7 @@ class ComputePod(fixtures.Fixture):
         self.plane.kubectl('apply', '-f', '-', stdin=text)
 
     def create_pod(self, **fields):
-        fields = {'limits': self._limits, 'labels': self.LABELS, **fields}
+        fields = {'limits': self._limits, 'labels': self._labels, **fields}
         pod = self.plane.create_pod(
             self.namespace, self.node, service_account=SERVICE_ACCOUNT,
             **fields)

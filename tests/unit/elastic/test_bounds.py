@@ -18,9 +18,15 @@ from nova_k8s.accounting import overhead
 from nova_k8s.elastic import bounds
 from nova_k8s.elastic import values
 from nova_k8s import errors
+from nova_k8s.kube import node as kube_node
 from tests.unit import base
 
 Room = values.Room
+
+
+def node(annotations, **allocatable):
+    return kube_node.Node('node1', 'u', annotations=annotations,
+                          allocatable=allocatable)
 
 
 class BoundsTest(base.TestCase):
@@ -65,25 +71,35 @@ class BoundsTest(base.TestCase):
                 elastic_headroom=text)
 
     def test_annotations_win(self):
-        found = bounds.for_node(self.settings(), {
+        found = bounds.for_node(self.settings(), node({
             'nova-k8s/elastic-min-memory': '8Gi',
             'nova-k8s/elastic-max-cpu': '7500m',
             'nova-k8s/elastic-headroom-memory': '65G',
-            'other': 'x'}, 'node1')
+            'other': 'x'}))
         self.assertEqual(Room(8192, 2000), found.smallest)
         self.assertEqual(Room(262144, 7500), found.largest)
         self.assertEqual(Room(61988, 4000), found.headroom)
 
+    def test_never_more_than_the_node_has(self):
+        found = bounds.for_node(self.settings(), node(
+            {}, cpu='100', memory='128Gi'))
+        self.assertEqual(Room(131072, 64000), found.largest)
+        exc = self.assertRaises(
+            errors.Refused, bounds.for_node, self.settings(),
+            node({}, cpu='1', memory='128Gi'))
+        self.assertIn('Node node1: the most that the pod may have is',
+                      str(exc))
+
     def test_annotations_turn_it_off(self):
         self.assertIsNone(bounds.for_node(
-            self.settings(), {'nova-k8s/elastic': 'off'}, 'node1'))
+            self.settings(), node({'nova-k8s/elastic': 'off'})))
 
     def test_annotations_that_are_wrong(self):
         exc = self.assertRaises(
             errors.Unreadable, bounds.for_node, self.settings(),
-            {'nova-k8s/elastic-max-memory': 'much'}, 'node1')
+            node({'nova-k8s/elastic-max-memory': 'much'}))
         self.assertIn('Node node1: annotation nova-k8s/elastic-max-memory',
                       str(exc))
         self.assertRaises(
             errors.Refused, bounds.for_node, self.settings(),
-            {'nova-k8s/elastic-max-memory': '1Gi'}, 'node1')
+            node({'nova-k8s/elastic-max-memory': '1Gi'}))
