@@ -109,6 +109,7 @@ class Mover:
         self._cpu = True
         self._told = {}
         self._rest_until = 0.0
+        self._failing_since = None
         self._worker = worker.Worker('nova-k8s-elastic', self._step,
                                      settle=SETTLE)
         # Never blocks.
@@ -125,13 +126,19 @@ class Mover:
         try:
             delay = self._move(time.monotonic())
         except (errors.LimitsError, errors.NotWritten) as exc:
-            self._once('problem', telling.for_rest(str(exc), 'elastic'))
+            self._failing_since = self._failing_since or time.monotonic()
+            # At first it is no news: nova-compute has just started, or an
+            # API server has.
+            if time.monotonic() >= self._failing_since + LONGEST:
+                self._once('problem', telling.for_rest(str(exc), 'elastic'))
             return RETRY
         except Exception:
             LOG.exception('Could not move the boundary; trying again in %s s',
                           RETRY)
             self._uncap()
             return RETRY
+        self._failing_since = None
+        self._forget('problem')
         return delay
 
     def _move(self, now):
@@ -146,7 +153,6 @@ class Mover:
         if rest:
             self._keep(seen, settings, rest)
             return LONGEST
-        self._forget('problem')
         self._answered(seen)
         if self._mine and not self._shown:
             if now < self._asked_at + LOST:
