@@ -26,6 +26,9 @@ RESIZE = 3
 # that fit: both of the real ones look at some of many.
 LOOKS = 16
 
+# Of how many nodes samples are kept.
+SHOWN = 20
+
 # How many Pending pods are tried on a node with more room.
 MOST = 50
 
@@ -69,8 +72,8 @@ class Result:
     """(hour, memory of guests, their pods and containers, cores in use), all
     but the hour as shares of the cluster."""
 
-    node: list = dataclasses.field(default_factory=list)
-    """The same three shares of one node."""
+    nodes: list = dataclasses.field(default_factory=list)
+    """The same three shares of some nodes, a list for each."""
 
     @property
     def unserved(self):
@@ -103,7 +106,7 @@ class Cluster:
         self._events = []
         self._number = itertools.count()
         self._waiting = {}
-        self.result = Result()
+        self.result = Result(nodes=[[] for _ in range(SHOWN)])
 
     def _new(self, rule, room):
         node = Node()
@@ -338,12 +341,12 @@ class Cluster:
                 node.wished.most(node.allocated).cpu_millicores
                 for node in self.nodes) - sum(
                 node.left_cpu for node in self.nodes)
-        one = self.nodes[0]
         whole = self.room.memory_mb
-        self.result.node.append((
-            now / 3600, one.guests.memory_mb / whole,
-            one.allocated.memory_mb / whole,
-            (whole - one.held_mb - one.left_mb) / whole))
+        for one, samples in zip(self.nodes, self.result.nodes):
+            samples.append((
+                now / 3600, one.guests.memory_mb / whole,
+                one.allocated.memory_mb / whole,
+                (whole - one.held_mb - one.left_mb) / whole))
         self.result.samples.append((
             now / 3600, guests / total_mb, pods / total_mb,
             containers / total_mb, cpu / total_cpu))
