@@ -31,6 +31,7 @@ from nova_k8s.accounting import accounts
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
+from nova_k8s.confinement import cgroup
 from nova_k8s.elastic import ways
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
@@ -93,7 +94,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         overhead = instance_overhead.InstanceOverhead(
             instance_overhead.settings_from(CONF))
         source = sources.from_conf(CONF)
-        state = checkpoint.start(CONF, source)
+        enforced = cgroup.enforced_from_conf(CONF)
+        state = checkpoint.start(CONF, source, enforced or watcher.nothing)
         reserve = pod_reserve.from_conf(CONF)
         bounds.check(state.budget, CONF.kubernetes.unlimited,
                      bounds.reserved_by_class(CONF, reserve.mb),
@@ -109,22 +111,21 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 functools.partial(kube_client.api_client, CONF),
                 kube_node or host, CONF.kubernetes.api_timeout)
             self._recorder.start()
+        self._publisher = publisher.Publisher(self._publish, self._measure)
         self._watcher = watcher.Watcher(
-            source, state, self._tell, self._publish)
+            source, state, self._tell, self._publisher.wake, enforced)
         self._reported = reported.Reported(
             self._budget, CONF.kubernetes.unlimited)
-        self._publisher = publisher.Publisher(self._publish, self._measure)
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
-            self._publisher.wake)
-        self._reported.reserved_mb = self._accounts.reserved_mb
-        self._reported.others_mb = lambda: self._accounts.others_mb
+            self._publisher.wake, lambda: self._reported.closed)
+        self._reported.accounts = self._accounts
         tracker = self._tracker()
         if tracker:
-            self._accounts.follow(tracker)
+            self._accounts.follow(tracker, self._reported.memory_used_mb)
         self._elastic = ways.from_conf(
             CONF, source, node_source, self._accounts, self._reported,
-            tracker, self._publish,
+            tracker, self._publisher.wake,
             lambda line: self._say(line, self._budget() and
                                    self._budget().pod))
         self._service = switch.from_conf(
@@ -226,6 +227,43 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         finally:
             self._release(instance)
 
+    def attach_volume(self, context, connection_info, instance, *args,
+                      **kwargs):
+        super().attach_volume(context, connection_info, instance, *args,
+                              **kwargs)
+        self._forget_volumes(instance)
+
+    def detach_volume(self, context, connection_info, instance, *args,
+                      **kwargs):
+        super().detach_volume(context, connection_info, instance, *args,
+                              **kwargs)
+        self._forget_volumes(instance)
+
+    def _forget_volumes(self, instance):
+        if self._accounts:
+            self._accounts.forget_volumes(instance.uuid)
+
+    # Where power_on(), a hard reboot and resume_state_on_host_boot() meet;
+    # none of them makes a claim, and a reboot may start a stopped guest.
+    def _hard_reboot(self, context, instance, *args, **kwargs):
+        self._check_start(instance)
+        return super()._hard_reboot(context, instance, *args, **kwargs)
+
+    def resume(self, context, instance, *args, **kwargs):
+        self._check_start(instance)
+        return super().resume(context, instance, *args, **kwargs)
+
+    def _check_start(self, instance):
+        """Refuse to start a guest for which the limit leaves no room."""
+        if not self._accounts:
+            return
+        running = {guest.uuid for guest in self._host.list_guests()}
+        if instance.uuid in running:
+            return
+        reason = self._accounts.start(instance, running)
+        if reason:
+            raise exception.ComputeResourcesUnavailable(reason=reason)
+
     def _release(self, instance):
         if self._accounts:
             self._accounts.release(instance.uuid)
@@ -243,7 +281,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 self._reported.publish(tracker, nodename)
 
     def _measure(self):
-        self._accounts.measure()
+        return self._accounts.measure()
 
     def _tell(self, before, after):
         """Say once what changed, and keep it for the next start."""
@@ -253,8 +291,11 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         if not after.budget:
             checkpoint.forget(CONF)
         subject = after.budget or (before and before.budget)
+        use = None
+        if before and before.budget != after.budget:
+            use = messages.Use(*self._accounts.use())
         for line in messages.for_change(
-                before, after, CONF.kubernetes.unlimited):
+                before, after, CONF.kubernetes.unlimited, use):
             self._say(line, subject and subject.pod)
         for each in (self._service, self._elastic):
             if each:

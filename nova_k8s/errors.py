@@ -48,6 +48,13 @@ class Refused(LimitsError):
     """
 
 
+class NotYet(Refused):
+    """The limits were read, and do not hold guests at this moment.
+
+    That passes by itself: a container that starts, a resize under way.
+    """
+
+
 class NotWritten(Exception):
     """Placement did not take an inventory; it will be tried again."""
 

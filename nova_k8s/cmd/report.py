@@ -25,12 +25,15 @@ import yaml
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
+from nova_k8s.confinement import cgroup
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import capacity
 from nova_k8s.inventory import host
 from nova_k8s.limits import checkpoint
+from nova_k8s.limits import messages
 from nova_k8s.limits import sources
+from nova_k8s.limits import watcher
 
 CONF = nova.conf.CONF
 
@@ -116,7 +119,9 @@ def report(machine_text=None, flavors=()):
     sizes = [capacity.parse_size(text) for text in flavors]
     # Also without a flavor: nova-compute would not start with these options.
     settings = instance_overhead.settings_from(CONF)
-    state = checkpoint.resume(CONF, sources.from_conf(CONF))
+    state = checkpoint.resume(
+        CONF, sources.from_conf(CONF),
+        cgroup.enforced_from_conf(CONF) or watcher.nothing)
     budget = state.budget
     unlimited = CONF.kubernetes.unlimited
     kept = pod_reserve.from_conf(CONF, look=False)
@@ -128,7 +133,8 @@ def report(machine_text=None, flavors=()):
                host.ask_kernel())
     stock = host.stock_inventory(machine, CONF, kept.mb)
     bounded = bounds.apply(
-        stock, bounds.limits(budget, unlimited), {})
+        stock, bounds.limits(budget, unlimited), {},
+        closed=budget.terminating)
     warning = bounds.warn_of_ratio(
         bounded.get(bounds.MEMORY_MB),
         bounds.limits(budget, unlimited)[bounds.MEMORY_MB],
@@ -138,9 +144,14 @@ def report(machine_text=None, flavors=()):
                     'source': machine.source},
         'budget': budget.as_dict(),
         'inventory': bounded,
-        'warnings': ([f'stale: {state.problem}'] if state.stale else []) +
-        bounds.list_warnings(budget, stock, host.count_dedicated(machine)) +
-        ([warning] if warning else []),
+        'warnings': [
+            *([f'stale: {state.problem}'] if state.stale else []),
+            *(line.text for line in messages.for_change(
+                None, watcher.State(budget), unlimited)
+              if line.type == messages.WARNING),
+            *bounds.list_warnings(budget, stock,
+                                  host.count_dedicated(machine)),
+            *([warning] if warning else [])],
         'notes': notes(),
     }
     if sizes:

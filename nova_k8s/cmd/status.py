@@ -34,12 +34,13 @@ from rich import table
 from rich import text
 
 from nova_k8s.cmd import report
+from nova_k8s.confinement import cgroup
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.kube import client as kube_client
 from nova_k8s.kube import node as nodes
+from nova_k8s.limits import budget as budgets
 from nova_k8s.limits import checkpoint
-from nova_k8s.limits import messages
 from nova_k8s.limits import sources
 from nova_k8s.limits import watcher
 from nova_k8s.service import reasons
@@ -106,8 +107,8 @@ def run(args):
 def status():
     """Return what scripts get to see."""
     now = datetime.datetime.now(datetime.timezone.utc)
-    state, problem = limits()
     kept = _kept()
+    state, problem = limits(kept and kept[0])
     name = kube_client.node_name(CONF, os.environ) or (
         state and state.budget and state.budget.node_name)
     node, node_state = _node(name)
@@ -195,10 +196,15 @@ def ask_nova():
         len(objects.InstanceList.get_uuids_by_host(context, CONF.host)))
 
 
-def limits():
-    """Return (follow.State, None), or (None, why the limits are not known)."""
+def limits(known):
+    """Return (watcher.State, None), or (None, why the limits are not known).
+
+    :param known: the Budget that nova-compute goes by, or None
+    """
     try:
-        return watcher.State(sources.from_conf(CONF).read()), None
+        return watcher.State(watcher.read_first(
+            sources.from_conf(CONF), 0, known=known,
+            enforced=cgroup.enforced_from_conf(CONF) or watcher.nothing)), None
     except errors.LimitsError as exc:
         return None, str(exc)
 
@@ -308,7 +314,7 @@ def _limits(state, problem, nova, kept, lost):
         word = f'{BEHIND}: nova-compute has not seen it'
     else:
         word = FOLLOWS
-    return Part('limits', messages.describe(state.budget), shown, word)
+    return Part('limits', budgets.describe(state.budget), shown, word)
 
 
 def _fits(budget, nova):
@@ -328,7 +334,7 @@ def _budget(found, kept, state):
         return Part('budget', '', 'none kept',
                     OFF if CONF.kubernetes.limits_from != 'api' else UNKNOWN)
     same = state and kept[0] == state.budget
-    return Part('budget', '', f'{messages.describe(kept[0])}, of '
+    return Part('budget', '', f'{budgets.describe(kept[0])}, of '
                               f'{words(found["age_seconds"])} ago',
                 FOLLOWS if same else STALE)
 

@@ -13,6 +13,7 @@
 """What the mover looks at and acts with, in a running compute node."""
 
 import functools
+import time
 
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.elastic import bounds
@@ -26,6 +27,9 @@ from nova_k8s.kube import client as kube_client
 from nova_k8s.kube import neighbours
 from nova_k8s.kube import resize
 
+# Seconds for Placement to take a smaller inventory, before it is shrunk.
+PATIENCE = 30
+
 
 class Elastic:
     """The mover, and what it needs to be kept running.
@@ -36,7 +40,7 @@ class Elastic:
     :param accounts: accounting's Accounts
     :param reported: inventory's Reported
     :param tracker: Nova's resource tracker
-    :param publish: has Placement know what is to be reported
+    :param publish: wakes the publisher, the only one to write to Placement
     :param say: called with a messages.Line
     """
 
@@ -45,6 +49,7 @@ class Elastic:
         options = conf.kubernetes
         self._accounts, self._reported = accounts, reported
         self._tracker, self._node_source = tracker, node_source
+        self._publish = publish
         connect = functools.partial(kube_client.api_client, conf)
         self._neighbours = None
         if node_source and any(options.elastic_spare):
@@ -58,7 +63,8 @@ class Elastic:
                 pod=source.pod, node=self._node,
                 neighbours=(self._neighbours.latest if self._neighbours
                             else lambda: None),
-                demand=self._demand, usages=self._usages, publish=publish,
+                demand=self._demand, usages=self._usages,
+                publish=self._have_published,
                 resize=functools.partial(
                     resize.wish, connect, timeout=options.api_timeout)),
             say, mover.path(conf))
@@ -74,6 +80,17 @@ class Elastic:
         for each in (self.mover, self._neighbours):
             if each:
                 each.stop()
+
+    def _have_published(self):
+        """Wait until Placement has no more than the pod is about to have."""
+        self._publish()
+        until = time.monotonic() + PATIENCE
+        while self.mover.cap and not self._reported.is_told():
+            if time.monotonic() > until:
+                raise errors.NotWritten(
+                    f'Placement was not told in {PATIENCE} s what the pod is '
+                    f'about to have')
+            time.sleep(0.05)
 
     def _node(self):
         return self._node_source and self._node_source.latest()

@@ -82,7 +82,8 @@ def total(machine, limit, last):
     return bounded, False
 
 
-def apply(stock, limits, last, reserved_mb=None):
+def apply(stock, limits, last, reserved_mb=None, largest=None,
+          closed=False):
     """Return the inventory of the compute node, within the limits.
 
     :param stock: the records of Nova's driver by resource class
@@ -90,6 +91,8 @@ def apply(stock, limits, last, reserved_mb=None):
     :param last: the records last returned from here by resource class
     :param reserved_mb: what is reserved of MEMORY_MB, where that is not what
         Nova's driver reserves
+    :param largest: by resource class, the largest allocation that is here
+    :param closed: nothing new may be placed, whatever the limits are
     """
     inventory = dict(stock)
     for resource_class, limit in limits.items():
@@ -102,19 +105,26 @@ def apply(stock, limits, last, reserved_mb=None):
         if record and reserved_mb is not None and (
                 resource_class == MEMORY_MB):
             record = dict(record, reserved=reserved_mb)
+        bounded, full = total(machine, limit,
+                              before['total'] if before else 0)
         inventory[resource_class] = _bound_record(
-            record or before,
-            *total(machine, limit, before['total'] if before else 0))
+            record or before, (largest or {}).get(resource_class, 0),
+            bounded, full or closed)
     return inventory
 
 
-def _bound_record(record, total, closed):
+def _bound_record(record, largest, total, closed):
+    # Placement looks at units again when an allocation is moved to a
+    # migration: with a smaller max_unit, or a step that does not divide it, a
+    # guest that is here could never leave. Capacity keeps new ones out.
+    step = record['step_size']
     return dict(
         record,
         total=total,
         min_unit=min(record['min_unit'], total),
-        max_unit=total if closed else min(record['max_unit'], total),
-        step_size=min(record['step_size'], total),
+        max_unit=max(largest, total if closed
+                     else min(record['max_unit'], total)),
+        step_size=step if step <= total else 1,
         reserved=total if closed else min(record['reserved'], total))
 
 

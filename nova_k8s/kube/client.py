@@ -102,6 +102,14 @@ def shown(text):
     return re.sub(r'(\w+://)?\S*@', r'\1', text)
 
 
+def is_timeout(exc):
+    """Whether an error of the client says that there was no answer."""
+    exc = getattr(exc, 'reason', exc)
+    return isinstance(exc, urllib3.exceptions.TimeoutError) and not (
+        # Of some releases it is one, and says that nobody listens.
+        isinstance(exc, urllib3.exceptions.NewConnectionError))
+
+
 def explain(exc, host):
     """Return one line on an error of the client, for an operator."""
     host = shown(host)

@@ -16,6 +16,10 @@
 A thin layer over kubernetes.informer.SharedInformer, which lists, watches
 and resumes. It reconnects at once and for ever, waits for ever on a
 connection that hangs, and tells failures to its log only.
+
+A watch on which nothing happens and one of a server that hangs look the same.
+So the server is asked the same list now and then, on a connection of its own
+that is kept: what is in the answer does not matter, that there is one does.
 """
 
 import logging
@@ -31,8 +35,8 @@ from nova_k8s import errors
 from nova_k8s.kube import client as kube_client
 
 # How long one watch lasts, in seconds. After it the objects are listed again,
-# so it bounds for how long a connection that hangs, or a server whose state
-# was rolled back, goes unnoticed.
+# so it bounds for how long a watch that hangs beside a server that answers, or
+# a server whose state was rolled back, goes unnoticed.
 PERIOD = 60
 
 # Seconds between two connections while they fail: doubled from the first to
@@ -90,6 +94,9 @@ class Watch:
         self._host = ''
         self._opened = None
         self._probation = threading.Timer(0, self._works)
+        # For the question whether the server answers at all.
+        self._kept = None
+        self._silent = False
 
     def list(self):
         """Ask the API server; return (objects as dicts, resource version).
@@ -137,10 +144,12 @@ class Watch:
             self._informer.add_event_handler(event, self._works)
         self._informer.add_event_handler(informer.ERROR, self._failed)
         self._informer.start()
-        while not stop.wait(PERIOD):
+        while not stop.wait(min(PERIOD, self._timeout)):
             # A new thread if it ended: by an exception outside of what the
             # informer guards.
             self._informer.start()
+            if self._silent or not self._problem:
+                self._ask_whether_it_answers()
         self._informer.stop()
         self._probation.cancel()
 
@@ -148,6 +157,26 @@ class Watch:
         api = self._connect()
         self._host = kube_client.shown(api.configuration.host)
         return client.CoreV1Api(api)
+
+    def _ask_whether_it_answers(self):
+        try:
+            self._kept = self._kept or self._api()
+            getattr(self._kept, self._method)(
+                _preload_content=False, _request_timeout=self._timeout,
+                **self._query)
+        except Exception as exc:
+            # Any answer will do, a refusal too: of those, and of a connection
+            # that is not made, the watch tells.
+            if not getattr(exc, 'status', None):
+                self._kept = None
+                if kube_client.is_timeout(exc):
+                    self._silent = True
+                    self._problem = (f'{self._what}: '
+                                     f'{kube_client.explain(exc, self._host)}')
+                    self._changed()
+                return
+        if self._silent:
+            self._works()
 
     def _list_or_watch(self):
         def list_or_watch(watch=False, **query):
@@ -199,6 +228,7 @@ class Watch:
         self._probation.cancel()
         self._failures = 0
         self._problem = None
+        self._silent = False
         self._changed()
 
     def _failed(self, exc):
@@ -212,6 +242,7 @@ class Watch:
         if (self._failures > SILENT_FAILURES and
                 getattr(exc, 'status', None) != 410):
             self._problem = problem
+            self._silent = False
             self._changed()
         # Sixteen: a thousand doublings, half a day, are too much for a float.
         longest = min(LAST_DELAY,

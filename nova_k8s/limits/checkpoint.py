@@ -62,7 +62,11 @@ _SCHEMA = {
                 'missing': {'type': 'array', 'items': {'type': 'string'}},
                 'caveats': {'type': 'array', 'items': {'type': 'string'}},
                 'node_name': _TEXT,
-                'resize_pending': _TEXT,
+                'deletion_time': _TEXT,
+                'generation': _AMOUNT,
+                **dict.fromkeys(
+                    ('resizing', 'unconfirmed', 'withheld', 'resize_error',
+                     'resize_pending'), _TEXT),
                 'pod': {
                     'type': ['object', 'null'],
                     'additionalProperties': False,
@@ -76,13 +80,16 @@ _SCHEMA = {
 }
 
 
-def start(conf, source):
+def start(conf, source, enforced=watcher.nothing):
     """Return the watcher.State to start with, and keep it.
 
+    :param enforced: as for watcher.read_first()
     :raises errors.LimitsError: as resume()
     """
     try:
-        state = resume(conf, source)
+        state = resume(conf, source, enforced)
+    except errors.NotYet:
+        raise
     except errors.Refused:
         # Or what was before would be there again at the next start, once the
         # API server is away.
@@ -94,18 +101,21 @@ def start(conf, source):
     return state
 
 
-def resume(conf, source):
+def resume(conf, source, enforced=watcher.nothing):
     """Return the watcher.State to go on with, and write nothing.
 
+    :param enforced: as for watcher.read_first()
     :raises errors.LimitsError: when the limits cannot be read and are not
         known from before, or are not fit for use
     """
     if conf.kubernetes.limits_from != 'api':
-        return watcher.State(watcher.read_first(source, 0))
-    known = load(conf)
+        return watcher.State(watcher.read_first(source, 0, enforced=enforced))
+    kept = load(conf)
+    known, read_at = kept or (None, None)
+    patience = conf.kubernetes.api_timeout
     try:
         return watcher.State(watcher.read_first(
-            source, 0 if known else conf.kubernetes.api_timeout))
+            source, 0 if known else patience, patience, known, enforced))
     except errors.Unreadable as exc:
         if not known:
             raise errors.Unreadable(
@@ -113,7 +123,7 @@ def resume(conf, source):
                 f'account of the pod, says which API server is asked'
             ) from None
         return watcher.State(
-            known[0], f'{exc}; the limits are those of {known[1]}')
+            known, f'{exc}; the limits are those of {read_at}')
 
 
 def path(conf):

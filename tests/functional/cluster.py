@@ -14,8 +14,10 @@
 """A compute pod in a real Kubernetes, with exactly the rights of etc/."""
 
 import os
+import time
 
 import fixtures
+from kubernetes import client
 from oslo_config import cfg
 import yaml
 
@@ -82,6 +84,32 @@ class ComputePod(fixtures.Fixture):
         objects = load(name, self.namespace)
         text = yaml.safe_dump_all(objects)
         self.plane.kubectl('apply', '-f', '-', stdin=text)
+
+    def apply_elastic(self):
+        """Give the rights to resize, bounded, and wait until both hold."""
+        self.apply('elastic/rbac.yaml')
+        self.apply('elastic/admission-policy.yaml')
+        probe = self.create_pod(labels={'nova-k8s/elastic': 'on'})
+        api = client.CoreV1Api(self.plane.client(self.kubeconfig()))
+        answer, gib = '', 65
+        deadline = time.monotonic() + 60
+        while 'beyond the bounds' not in answer:
+            if time.monotonic() > deadline:
+                raise AssertionError('No bounds: %s' % answer)
+            time.sleep(0.2)
+            # What it has already may stay: each time another.
+            gib += 1
+            wish = {'cpu': '4', 'memory': f'{gib}Gi'}
+            try:
+                api.patch_namespaced_pod_resize(
+                    probe.metadata.name, self.namespace,
+                    {'spec': {'containers': [{
+                        'name': 'compute', 'resources': {
+                            'limits': wish, 'requests': wish}}]}},
+                    _content_type=control_plane.STRATEGIC)
+            except client.ApiException as exc:
+                answer = exc.body
+        self.plane.remove_pod(probe)
 
     def create_pod(self, **fields):
         fields = {'limits': self._limits, 'labels': self._labels, **fields}

@@ -703,7 +703,8 @@ class ControlPlane(fixtures.Fixture):
                        phase='Running', **status):
         """Write a pod's status, as the kubelet of its node does.
 
-        By default every container runs and has what the spec wishes.
+        By default it has seen the present spec, every container runs and
+        has what the spec wishes.
 
         :param pod: a V1Pod, of whatever age
         :param containers: by container, fields of its status that differ, for
@@ -717,9 +718,9 @@ class ControlPlane(fixtures.Fixture):
         """
         namespace, name = pod.metadata.namespace, pod.metadata.name
         kubelet = self.kubelet(pod.spec.node_name)
-        spec = self.admin.sanitize_for_serialization(
-            self._as_kubelet(kubelet.read_namespaced_pod, name,
-                             namespace).spec)
+        present = self.admin.sanitize_for_serialization(
+            self._as_kubelet(kubelet.read_namespaced_pod, name, namespace))
+        spec = present['spec']
         now = _now()
         ready = str(phase == 'Running')
 
@@ -740,6 +741,7 @@ class ControlPlane(fixtures.Fixture):
             **(conditions or {})}
         body = {
             'phase': phase, 'startTime': now,
+            'observedGeneration': present['metadata'].get('generation'),
             'containerStatuses': [container_status(container) for container
                                   in spec['containers']],
             'initContainerStatuses': [container_status(container)

@@ -39,8 +39,7 @@ class ElasticTest(base.ServersTestBase):
         self.useFixture(fixtures.MockPatchObject(mover, 'RETRY', 1))
         self.compute = self.useFixture(cluster.ComputePod(
             cpu='4', memory='4Gi', labels={'nova-k8s/elastic': 'on'}))
-        self.compute.apply('elastic/rbac.yaml')
-        self.compute.apply('elastic/admission-policy.yaml')
+        self.compute.apply_elastic()
         self.plane = self.compute.plane
         self.flags(
             limits_from='api', hypervisor_hostname='compute1',

@@ -72,9 +72,10 @@ class Source:
         """Return the budget of the one pod that is meant.
 
         :raises errors.Refused: when there is not exactly one
+        :raises errors.NotYet: when its container does not run
         """
         return pod_spec.parse(self._choose(pods), self._container,
-                              'API server')
+                              'API server', running=True)
 
     def _complete(self, pod):
         try:

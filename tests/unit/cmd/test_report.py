@@ -55,6 +55,14 @@ def workload(name='compute', kind='Deployment', container='libvirt',
             'spec': spec if kind == 'Pod' else {'template': {'spec': spec}}}
 
 
+def running():
+    """A pod as the API server shows it."""
+    found = workload(kind='Pod')
+    found['status'] = {'phase': 'Running', 'containerStatuses': [
+        {'name': 'libvirt', 'state': {'running': {}}}]}
+    return found
+
+
 class ReportTestBase(base.TestCase):
 
     def setUp(self):
@@ -211,7 +219,8 @@ class ManifestTest(ReportTestBase):
         found = json.loads(self.succeed(
             '--manifest', path, '--container', '*', *MACHINE, '--format',
             'json'))
-        self.assertEqual(4, found['inventory']['VCPU']['total'])
+        # Guests are in one of the two.
+        self.assertEqual(2, found['inventory']['VCPU']['total'])
 
     def test_wins_over_nova_conf(self):
         found = json.loads(self.succeed(
@@ -431,8 +440,35 @@ class ApiTest(ReportTestBase):
             namespace='a', pod_name='compute', api_timeout=1),
             *MACHINE, '--format', 'json')
 
+    def test_pod_that_is_being_deleted(self):
+        pod = running()
+        pod['metadata']['deletionTimestamp'] = '2026-11-24T20:30:00Z'
+        self.server.will_list(pod)
+        found = json.loads(self.succeed(*self.args))
+        for record in found['inventory'].values():
+            self.assertEqual(record['total'], record['reserved'])
+        self.assertEqual(7, found['inventory']['VCPU']['total'])
+        self.assertIn('2026-11-24T20:30:00Z', found['warnings'][0])
+
+    def test_pod_that_does_not_run(self):
+        self.server.will_list(workload(kind='Pod'))
+        self.fail_with('container libvirt does not run', args=self.args)
+
+    def test_cgroup_that_allows_less(self):
+        folder = self.folder()
+        for name, text in (('cgroup.controllers', ''),
+                           ('memory.max', str(2 ** 31))):
+            with open(f'{folder}/{name}', 'w', encoding='utf-8') as f:
+                f.write(text)
+        self.server.will_list(running())
+        CONF.set_override('pod_cgroup', folder, 'kubernetes')
+        self.addCleanup(CONF.clear_override, 'pod_cgroup', 'kubernetes')
+        found = json.loads(self.succeed(*self.args))
+        self.assertEqual(2048, found['inventory']['MEMORY_MB']['total'])
+        self.assertIn(f'{folder}/memory.max', found['warnings'][0])
+
     def test_read(self):
-        pod = workload(kind='Pod')
+        pod = running()
         self.server.will_list(pod)
         found = json.loads(self.succeed(*self.args))
         self.assertEqual('Pod a/compute, container libvirt (API server)',
@@ -462,7 +498,7 @@ class ApiTest(ReportTestBase):
                        args=self.args)
 
     def test_stale(self):
-        self.server.will_list(workload(kind='Pod'))
+        self.server.will_list(running())
         self.succeed(*self.args)
         checkpoint.save(CONF, budget.Budget('Pod a/compute', 3000, GI))
         self._forget()
@@ -476,7 +512,7 @@ class ApiTest(ReportTestBase):
 
     def test_writes_nothing(self):
         # It may run beside nova-compute, or as another user.
-        self.server.will_list(workload(kind='Pod'))
+        self.server.will_list(running())
         self.succeed(*self.args)
         self.assertEqual([], os.listdir(self.state_path))
 

@@ -12,6 +12,7 @@
 
 """What was reported, and how a change of it gets out."""
 
+import threading
 from unittest import mock
 
 import fixtures
@@ -19,6 +20,7 @@ from nova.compute import provider_tree
 from nova.compute import resource_tracker
 from nova.scheduler.client import report
 
+from nova_k8s.accounting import claims
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import reported
@@ -51,6 +53,24 @@ class BoundTest(base.TestCase):
             self.assertEqual(record(9), records['DISK_GB'])
             self.assertIs(changed, wake)
 
+    def test_pod_that_is_being_deleted(self):
+        present = [budget.Budget('Pod a/b', 4000, 8 * 2 ** 30)]
+        found = reported.Reported(lambda: present[0], 'error')
+        stock = {bounds.VCPU: record(64), bounds.MEMORY_MB: record(16384)}
+        found.bound(stock)
+        self.assertEqual(8192, found.memory_limit_mb())
+        present[0] = budget.Budget('Pod a/b', 4000, 8 * 2 ** 30,
+                                   deletion_time='soon')
+        # The next audit has the publisher tell it.
+        self.assertTrue(found.bound(stock)[1])
+        for name, total in ((bounds.VCPU, 4), (bounds.MEMORY_MB, 8192)):
+            self.assertEqual((total, total), tuple(
+                found._wanted()[name][key] for key in ('total', 'reserved')))
+        # A guest that Placement let through before is refused by whoever
+        # asks, and those that are here use what they may.
+        self.assertTrue(found.closed)
+        self.assertEqual(8192, found.memory_limit_mb())
+
     def test_change_is_for_the_publisher(self):
         present = [budget.Budget('Pod a/b', 4000, 8 * 2 ** 30)]
         found = reported.Reported(lambda: present[0], 'error')
@@ -77,8 +97,8 @@ class PublishTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
-        self.reported = reported.Reported(
-            lambda: budget.Budget('Pod a/b', 4000, 8 * 2 ** 30), 'error')
+        self.present = budget.Budget('Pod a/b', 4000, 8 * 2 ** 30)
+        self.reported = reported.Reported(lambda: self.present, 'error')
         self.reported._stock = {bounds.VCPU: record(64),
                                 bounds.MEMORY_MB: record(2 ** 18)}
         self.tracker = mock.create_autospec(
@@ -123,7 +143,9 @@ class PublishTest(base.TestCase):
         self.publish()
         self.assertEqual(
             [mock.call.disabled(NODE),
-             mock.call.write(self.tracker.reportclient, UUID, self.wanted)],
+             mock.call.write(self.tracker.reportclient, UUID, self.wanted,
+                             mock.ANY),
+             mock.call.disabled(NODE)],
             self.tracker.mock_calls)
         # Nova's client has what Placement answered.
         known = self.tree.data(UUID)
@@ -158,3 +180,64 @@ class PublishTest(base.TestCase):
         self.write.side_effect = RuntimeError('unreachable')
         self.assertRaises(RuntimeError, self.publish)
         self.node.save.assert_not_called()
+
+    def test_claims_do_not_wait_for_placement(self):
+        self.tracker.disabled.return_value = False
+        asked, answer = threading.Event(), threading.Event()
+
+        def write(*args):
+            asked.set()
+            answer.wait(10)
+            return {}, 7
+
+        self.write.side_effect = write
+        thread = threading.Thread(target=self.publish)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(answer.set)
+        self.assertTrue(asked.wait(10))
+        claimed = threading.Thread(target=claims.locked, args=(str,))
+        claimed.start()
+        claimed.join(5)
+        self.assertFalse(claimed.is_alive())
+
+    def test_placement_that_hangs(self):
+        self.tracker.disabled.return_value = False
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_k8s.inventory.reported.DEADLINE', 0.05))
+        given_up = []
+        self.write.side_effect = lambda *args: given_up.append(
+            args[-1].wait(10))
+        exc = self.assertRaises(TimeoutError, self.publish)
+        self.assertIn('Placement', str(exc))
+
+    def test_what_may_have_arrived_is_looked_at(self):
+        self.tracker.disabled.return_value = False
+        self.publish()
+        self.present = budget.Budget('Pod a/b', 8000, 8 * 2 ** 30)
+        self.write.side_effect = TimeoutError
+        self.assertRaises(TimeoutError, self.publish)
+        # It is as it was, and Placement may not be.
+        self.present = budget.Budget('Pod a/b', 4000, 8 * 2 ** 30)
+        self.write.side_effect = None
+        self.publish()
+        self.assertEqual(3, self.write.call_count)
+        self.publish()
+        self.assertEqual(3, self.write.call_count)
+
+    def test_nova_wrote_meanwhile(self):
+        self.tracker.disabled.return_value = False
+        before = {bounds.VCPU: record(64)}
+        generations = [7, 9]
+
+        def write(*args):
+            # What Nova believed, with a generation after ours.
+            self.tree.update_inventory(UUID, before, generation=8)
+            return {bounds.VCPU: record(4)}, generations.pop(0)
+
+        self.write.side_effect = write
+        self.publish()
+        self.assertEqual(2, self.write.call_count)
+        known = self.tree.data(UUID)
+        self.assertEqual(({bounds.VCPU: record(4)}, 9),
+                         (known.inventory, known.generation))
