@@ -290,6 +290,16 @@ container waits while the headroom is idle.
         'elastic_step', type=_Size(), default='2048:1',
         help='What the size of the pod is a multiple of, and the least that '
              'is worth a resize: memory in MiB and cores.'),
+    cfg.PortOpt(
+        'metrics_port',
+        help='Port at which Prometheus finds the metrics of this compute '
+             'node, at ``/metrics``. Default: there are none.'),
+    cfg.HostAddressOpt(
+        'metrics_address', default='127.0.0.1',
+        help='Address to listen at for ``metrics_port``: that of the pod, '
+             '``OS_KUBERNETES__METRICS_ADDRESS`` from ``status.podIP``, where '
+             'Prometheus is elsewhere. Nothing in the metrics is secret, and '
+             'nobody is asked who he is.'),
 ]
 
 

@@ -46,6 +46,7 @@ from nova_k8s.limits import checkpoint
 from nova_k8s.limits import messages
 from nova_k8s.limits import sources
 from nova_k8s.limits import watcher
+from nova_k8s.metrics import exporter
 from nova_k8s.service import switch
 
 CONF = nova.conf.CONF
@@ -69,6 +70,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._publisher = None
         self._service = None
         self._elastic = None
+        self._exporter = None
 
     def init_host(self, host):
         """Start, or end nova-compute with one line that says why not."""
@@ -85,7 +87,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         super().init_host(host)
         self._watcher.start()
         self._publisher.start()
-        for each in (self._service, self._elastic):
+        for each in (self._service, self._elastic, self._exporter):
             if each:
                 each.start()
 
@@ -128,14 +130,17 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             tracker, self._publisher.wake,
             lambda line: self._say(line, self._budget() and
                                    self._budget().pod))
+        self._exporter = exporter.from_conf(
+            CONF, self._watcher, self._reported, self._accounts,
+            self._elastic)
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._budget, node_source,
             self._tell_of_service)
         self._tell(None, state)
 
     def cleanup_host(self, host):
-        for each in (self._elastic, self._service, self._watcher,
-                     self._publisher, self._recorder):
+        for each in (self._exporter, self._elastic, self._service,
+                     self._watcher, self._publisher, self._recorder):
             if each:
                 each.stop()
         super().cleanup_host(host)

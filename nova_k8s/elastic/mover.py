@@ -96,7 +96,10 @@ class Mover:
         self.cap = None
         self.moves = {'grow': 0, 'shrink': 0}
         self.seconds = None
-        self.seen = None
+        # Called with the seconds that each resize took.
+        self.took = lambda seconds: None
+        self.resting = False
+        self.seen = self.bounds = None
         self.used = values.Room()
         self._settings = settings
         self._container = container
@@ -146,10 +149,12 @@ class Mover:
         body = self._ways.pod()
         seen = self._see(body, now)
         settings, node = self._for_node()
+        self.bounds = settings
         if settings is None:
             self._keep(seen, self._settings, 'off: annotation of the node')
             return LONGEST
         rest = self._rests(seen)
+        self.resting = bool(rest) or now < self._rest_until
         if rest:
             self._keep(seen, settings, rest)
             return LONGEST
@@ -199,6 +204,7 @@ class Mover:
             if self._asked_at is not None and (
                     seen.pod.sure == self._mine and not seen.busy):
                 self.seconds, self._asked_at = now - self._asked_at, None
+                self.took(self.seconds)
         return seen
 
     def _for_node(self):
@@ -263,7 +269,7 @@ class Mover:
             return False
         except resize.Refusal as exc:
             self._uncap()
-            self._rest_until = now + REST
+            self._rest_until, self.resting = now + REST, True
             self._once('refused', telling.for_rest(
                 f'{exc.reason}: {exc.text}', self._who), exc.reason)
             return False

@@ -69,6 +69,11 @@ class Reported:
         return self._records.get(resource_class, {}).get(
             'allocation_ratio') or 1.0
 
+    @property
+    def records(self):
+        """What was told last, by resource class."""
+        return dict(self._records)
+
     def is_told(self):
         """Whether Placement has what is to be reported, for certain."""
         return claims.locked(self._is_told)
