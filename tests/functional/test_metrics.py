@@ -171,7 +171,7 @@ class MetricsTest(base.ServersTestBase):
         self.start_compute()
         self.wait_for_inventory(VCPU=(4, 0))
         self.assertEqual(1, server.wait_for('up == 1')[0][1])
-        for _ in range(2):
+        for _ in range(3):
             self.boot(vcpus=1, memory_mb=1024)
         self.assertTrue(server.wait_for(
             'nova_k8s_elastic_resizes_total{direction="grow"} == 1', 20),
