@@ -117,6 +117,7 @@ class Mover:
                                      settle=SETTLE)
         # Never blocks.
         self.wake = self._worker.wake
+        self.stopping = self._worker.stopping
 
     def start(self):
         self._worker.wake()

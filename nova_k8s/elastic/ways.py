@@ -86,7 +86,7 @@ class Elastic:
         self._publish()
         until = time.monotonic() + PATIENCE
         while self.mover.cap and not self._reported.is_told():
-            if time.monotonic() > until:
+            if time.monotonic() > until or self.mover.stopping.is_set():
                 raise errors.NotWritten(
                     f'Placement was not told in {PATIENCE} s what the pod is '
                     f'about to have')
@@ -96,7 +96,7 @@ class Elastic:
         return self._node_source and self._node_source.latest()
 
     def _compute_node(self):
-        for each in self._tracker.compute_nodes.values():
+        for each in list(self._tracker.compute_nodes.values()):
             return each
         raise errors.Unreadable('Nova has not counted its guests yet')
 
