@@ -80,7 +80,8 @@ OPTS = [
         'unlimited',
         default='error',
         choices=[
-            ('error', 'nova-compute does not start'),
+            ('error', 'a new compute node does not start, and one that '
+                      'Nova knows takes no new guests'),
             ('host', 'the whole machine is reported'),
         ],
         help="""What to do where no CPU or memory limit is set.

@@ -48,6 +48,13 @@ class Refused(LimitsError):
     """
 
 
+class NoContainer(Refused):
+    """The container that is meant for guests is not told, or is not there.
+
+    No node ever ran like that: it is an option that is wrong.
+    """
+
+
 class NotYet(Refused):
     """The limits were read, and do not hold guests at this moment.
 

@@ -124,7 +124,7 @@ def report(machine_text=None, flavors=()):
         cgroup.enforced_from_conf(CONF) or watcher.nothing)
     budget = state.budget
     unlimited = CONF.kubernetes.unlimited
-    kept = pod_reserve.from_conf(CONF, look=False)
+    kept = pod_reserve.from_conf(CONF, budget.memory_bytes, look=False)
     bounds.check(budget, unlimited, bounds.reserved_by_class(CONF, kept.mb),
                  kept.option)
     machine = (host.parse(machine_text) if machine_text is not None else
@@ -152,7 +152,7 @@ def report(machine_text=None, flavors=()):
             *bounds.list_warnings(budget, stock,
                                   host.count_dedicated(machine)),
             *([warning] if warning else [])],
-        'notes': notes(),
+        'notes': notes(bounded),
     }
     if sizes:
         result['flavors'] = [
@@ -161,13 +161,23 @@ def report(machine_text=None, flavors=()):
     return result, budget
 
 
-def notes():
+def notes(inventory):
     """Return what to know of the figures that is no reason to worry."""
-    if pod_reserve.configured_mb(CONF)[0] is not None:
-        return []
-    return ['The memory reserved for other processes is the least: it is '
+    found = []
+    if pod_reserve.configured_mb(CONF)[0] is None:
+        found.append(
+            'The memory reserved for other processes is the least: it is '
             'measured where nova-compute runs, as [kubernetes] '
-            'reserved_memory_mb = auto.']
+            'reserved_memory_mb = auto.')
+    open_ = [resource_class for resource_class in inventory
+             if not CONF[host.RATIOS[resource_class]]]
+    if open_:
+        options = ' or '.join(host.RATIOS[each] for each in open_)
+        found.append(
+            f'The ratio of {" and ".join(open_)} is that of a new compute '
+            f'node. One that Placement knows already keeps its own, which '
+            f'nova-k8s status shows, unless [DEFAULT] {options} is set.')
+    return found
 
 
 def show(result, budget, out):
@@ -194,7 +204,13 @@ def show(result, budget, out):
     for line in result['notes']:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     if 'flavors' in result:
-        out.print(capacity.draw_table(result['flavors']))
+        memory = result['inventory'].get(bounds.MEMORY_MB)
+        for grid in capacity.draw_tables(
+                result['flavors'], memory['total'] if memory else 0):
+            out.print(grid)
+        out.print('What a guest costs is an estimate, and so is whether those '
+                  "that Nova's own driver takes would fit.", highlight=False,
+                  soft_wrap=True)
     for line in result['warnings']:
         out.print(f'Warning: {line}', highlight=False, markup=False,
                   soft_wrap=True)

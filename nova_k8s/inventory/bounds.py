@@ -130,14 +130,25 @@ def _bound_record(record, largest, total, closed):
 
 def check(budget, unlimited, reserved,
           memory_option='reserved_host_memory_mb'):
-    """Refuse what is not enough to start a compute node with.
+    """Refuse what is not enough for a compute node to begin with.
+
+    :raises errors.Refused: with what find_shortage() returns
+    """
+    problem = find_shortage(budget, unlimited, reserved, memory_option)
+    if problem:
+        raise errors.Refused(problem)
+
+
+def find_shortage(budget, unlimited, reserved,
+                  memory_option='reserved_host_memory_mb'):
+    """Return why a budget leaves nothing for guests, or None.
 
     :param reserved: by resource class, what is kept from guests
     :param memory_option: the option that says so of MEMORY_MB
-    :raises errors.Refused: with the field and the option to set
+    :returns: a line with the field and the option to set
     """
     if budget.missing and unlimited != 'host':
-        raise errors.Refused(
+        return (
             f'{budget.source}: no limit is set at '
             f'{" and ".join(budget.missing)}; set one, or [kubernetes] '
             f'unlimited = host to offer the whole machine')
@@ -150,16 +161,17 @@ def check(budget, unlimited, reserved,
         field = f'resources.limits.{FIELDS[resource_class]}'
         unit = units[resource_class]
         if limit < 1:
-            raise errors.Refused(
+            return (
                 f'{budget.source}: {field} is below one {unit}, which leaves '
                 f'nothing for guests; raise it, or name another container in '
                 f'[kubernetes] container')
         if limit < reserved[resource_class]:
-            raise errors.Refused(
+            return (
                 f'{budget.source}: {field} is {limit} {unit}, below the '
                 f'{reserved[resource_class]} that '
                 f'{options[resource_class]} keeps from guests; raise the '
                 f'limit or lower {options[resource_class]}')
+    return None
 
 
 def list_warnings(budget, stock, dedicated=0):

@@ -15,13 +15,20 @@
 import json
 import re
 import socket
+from urllib import parse
 
 from kubernetes import client
 from kubernetes import config
+from kubernetes import dynamic
 import urllib3
 import yaml
 
 from nova_k8s import errors
+
+# What the client raises for a kubeconfig, or the files of a service account,
+# that it cannot use.
+NOT_LOADED = (config.ConfigException, OSError, ValueError, TypeError,
+              AttributeError, KeyError, yaml.YAMLError)
 
 _NAMESPACE_FILE = '/var/run/secrets/kubernetes.io/serviceaccount/namespace'
 
@@ -31,17 +38,10 @@ def api_client(conf):
 
     :raises errors.Refused: when there is neither a cluster nor a kubeconfig
     """
-    configuration = client.Configuration()
     options = conf.kubernetes
     try:
-        if options.kubeconfig:
-            config.load_kube_config(
-                options.kubeconfig, client_configuration=configuration,
-                persist_config=False)
-        else:
-            config.load_incluster_config(client_configuration=configuration)
-    except (config.ConfigException, OSError, ValueError, TypeError,
-            AttributeError, KeyError, yaml.YAMLError) as exc:
+        return connect(options.kubeconfig)
+    except NOT_LOADED as exc:
         if options.kubeconfig:
             raise errors.Refused(
                 f'[kubernetes] kubeconfig {options.kubeconfig}: '
@@ -49,6 +49,21 @@ def api_client(conf):
         raise errors.Refused(
             f'No service account of a pod here ({exc}); set [kubernetes] '
             f'kubeconfig, or limits_from = manifest') from None
+
+
+def connect(kubeconfig):
+    """Return a kubernetes.client.ApiClient, which has not connected yet.
+
+    :param kubeconfig: path, or None for the service account of the pod
+    :raises: one of NOT_LOADED
+    """
+    configuration = client.Configuration()
+    if kubeconfig:
+        config.load_kube_config(
+            kubeconfig, client_configuration=configuration,
+            persist_config=False)
+    else:
+        config.load_incluster_config(client_configuration=configuration)
     # A repetition is the caller's affair: urllib3's own would hide for how
     # long nothing was heard.
     configuration.retries = False
@@ -80,21 +95,44 @@ def node_name(conf, environ):
     return conf.kubernetes.node_name or environ.get('NODE_NAME') or None
 
 
-def check_status(answer):
-    """Raise ApiException unless the raw answer of a call is a success.
+def path(version, plural, namespace=None, name=None):
+    """Return where the API server has a kind of objects, or one of them.
 
-    The calls do it themselves only for answers that they decode.
+    :param version: 'v1', or with its group, as 'policy/v1'
     """
+    parts = ['apis' if '/' in version else 'api', version]
+    if namespace:
+        parts += ['namespaces', parse.quote(namespace, safe='')]
+    parts.append(plural)
+    if name:
+        parts.append(parse.quote(name, safe=''))
+    return '/' + '/'.join(parts)
+
+
+def call(api, verb, path, body=None, timeout=None, **query):
+    """Ask the API server, and return its raw answer.
+
+    CoreV1Api has methods for it, and has every kind of Kubernetes loaded:
+    21 MiB in each nova-compute.
+
+    :param api: kubernetes.client.ApiClient
+    :param verb: of HTTP
+    :param path: see path()
+    :param body: a dict
+    :param timeout: seconds, or those to connect and those to wait for more
+    :param query: in the words of kubernetes.client: field_selector, watch
+    :raises kubernetes.client.ApiException: unless it is a success
+    """
+    # Which would ask the API server for all that it has, first.
+    requests = dynamic.DynamicClient(api, discoverer=lambda *_args: None)
+    answer = requests.request(verb, path, body=body, serialize=False,
+                              _request_timeout=timeout, **query)
+    # Before 37 the client does not look at answers that it does not decode.
     if not 200 <= answer.status < 300:
         exc = client.ApiException(status=answer.status, reason=answer.reason)
         exc.body = answer.data
         raise exc
-
-
-def body_of(answer):
-    """Return the JSON in the raw answer of a call."""
-    check_status(answer)
-    return json.loads(answer.data)
+    return answer
 
 
 def shown(text):
@@ -113,6 +151,11 @@ def is_timeout(exc):
 def explain(exc, host):
     """Return one line on an error of the client, for an operator."""
     host = shown(host)
+    if isinstance(exc, AttributeError) and isinstance(
+            exc.__context__, client.ApiException):
+        # Before its release 37, the client stumbles over an error without an
+        # answer, as TLS has them.
+        exc = exc.__context__
     if isinstance(exc, client.ApiException) and exc.status:
         try:
             message = json.loads(exc.body)['message']

@@ -80,21 +80,26 @@ _SCHEMA = {
 }
 
 
-def start(conf, source, enforced=watcher.nothing):
+def start(conf, source, enforced=watcher.nothing, closed=False):
     """Return the watcher.State to start with, and keep it.
 
     :param enforced: as for watcher.read_first()
-    :raises errors.LimitsError: as resume()
+    :param closed: whether to start without a budget where there is none, as
+        a node that runs goes on without one
+    :raises errors.LimitsError: as resume(); with closed only what no node
+        that runs could have
     """
     try:
         state = resume(conf, source, enforced)
-    except errors.NotYet:
-        raise
-    except errors.Refused:
-        # Or what was before would be there again at the next start, once the
-        # API server is away.
-        forget(conf)
-        raise
+    except errors.LimitsError as exc:
+        if isinstance(exc, errors.Refused) and not isinstance(
+                exc, errors.NotYet):
+            # Or what was before would be there again at the next start, once
+            # the API server is away.
+            forget(conf)
+        if not closed or isinstance(exc, errors.NoContainer):
+            raise
+        return watcher.State(None, str(exc))
     if not state.stale:
         # Also limits that are too small to start with: see above.
         save(conf, state.budget)

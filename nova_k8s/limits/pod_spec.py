@@ -72,7 +72,7 @@ def parse(pod, container=None, read_from='', running=False):
         are all in one. Without any, the pod must have only one container.
     :param read_from: where the pod was read from, for messages
     :param running: whether the container must run, as its status says
-    :raises errors.Refused: when the container is not there or not given
+    :raises errors.NoContainer: when the container is not there or not given
     :raises errors.NotYet: when it does not run
     :raises errors.Unreadable: when the object is not a valid pod
     """
@@ -139,7 +139,7 @@ def _parse(pod, choice, who, read_from, running):
         deletion_time=pod_status.deletion_time(pod),
         **pod_status.observed(pod, status),
         resize_error=pod_status.resize_error(status),
-        resize_pending=pending,
+        resize_pending=pending.why,
         pod=_reference(pod))
 
 
@@ -200,15 +200,15 @@ def _choose(containers, name, spec):
                 return each
         if any(fields.mapping(c, 'spec.initContainers').get('name') == name
                for c in spec.get('initContainers') or []):
-            raise errors.Refused(
+            raise errors.NoContainer(
                 f'spec.initContainers[{name}] ends before the pod runs, its '
                 f'limits hold no guests; set [kubernetes] container to one of '
                 f'{names}')
-        raise errors.Refused(
+        raise errors.NoContainer(
             f'spec.containers has no container {name}; set [kubernetes] '
             f'container to one of {names}')
     if len(containers) > 1:
-        raise errors.Refused(
+        raise errors.NoContainer(
             f'spec.containers has several containers; set [kubernetes] '
             f'container to the one whose limits are meant for guests '
             f'({names})')
@@ -231,13 +231,13 @@ def _pod_limits(spec, status, pending):
 
 def _effective(wished, status, path, pending):
     if status.get('resources') is None:
-        if pending and wished:
+        if pending.why and wished:
             raise errors.Unreadable(
-                f'{path}: a resize is {pending}, and what is in force is not '
-                f'told')
+                f'{path}: a resize is {pending.why}, and what is in force is '
+                f'not told')
         return wished
     actual = _amounts(status, 'limits', path)
-    if pending:
+    if pending.certain:
         return actual
     return {r: _smaller(wished.get(r), actual.get(r))
             for r in {*wished, *actual}}

@@ -16,6 +16,8 @@ The rules are those of Kubernetes 1.37. Pure functions over the dict that
 Kubernetes serialises.
 """
 
+import typing as ty
+
 from nova_k8s import errors
 from nova_k8s.limits import fields
 
@@ -24,16 +26,29 @@ from nova_k8s.limits import fields
 _RESIZE_NOT_ACCEPTED = ('Deferred', 'Infeasible')
 
 
+class Pending(ty.NamedTuple):
+    """A resize that the kubelet has not accepted."""
+
+    why: ty.Optional[str]
+    """None where there is none."""
+
+    certain: bool
+    """It is about the present wish.
+
+    Before Kubernetes 1.34 it may be about one that was replaced since.
+    """
+
+
 def resize_not_accepted(pod, status):
-    """Return why the kubelet does not take the resize, or None."""
+    """Return the Pending resize."""
     generation = _metadata(pod).get('generation')
     for each in _conditions(status, 'PodResizePending'):
+        about = each.get('observedGeneration')
         if (each.get('reason') in _RESIZE_NOT_ACCEPTED and
-                # It may be about a wish that another one has replaced.
-                each.get('observedGeneration', generation) == generation):
-            return '%s: %s' % (each['reason'],
-                               errors.named(each.get('message') or '?'))
-    return None
+                about in (None, generation)):
+            why = errors.named(each.get('message') or '?')
+            return Pending(f'{each["reason"]}: {why}', about is not None)
+    return Pending(None, False)
 
 
 def observed(pod, status):

@@ -90,10 +90,14 @@ class Authority:
         """Issue a certificate for a client, or for a server on loopback.
 
         :param file_name: name of the files, without extension
+        :param common_name: None for a certificate without one
         :returns: the paths of the certificate and of its key
         """
         key = new_key()
-        names = [x509.NameAttribute(oid.NameOID.COMMON_NAME, common_name)]
+        names = []
+        if common_name:
+            names.append(x509.NameAttribute(
+                oid.NameOID.COMMON_NAME, common_name))
         if organization:
             names.append(x509.NameAttribute(
                 oid.NameOID.ORGANIZATION_NAME, organization))

@@ -150,7 +150,6 @@ def reserve_port():
     """
     for _ in range(200):
         holder = socket.socket()
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             # Not the seeded generator of a test: workers would collide.
             holder.bind(('127.0.0.1',
@@ -158,6 +157,9 @@ def reserve_port():
         except OSError:
             holder.close()
         else:
+            # Not before: two that both have it get the same port, as long as
+            # neither listens. Without it nobody could listen again.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             return holder
     raise StartError('There is no free port between 20000 and 32000.')
 
@@ -237,6 +239,7 @@ class ControlPlane(fixtures.Fixture):
     """A Kubernetes control plane; ready when it is set up.
 
     :ivar url: of the API server
+    :ivar etcd_url: of its etcd, where tests may keep keys of their own
     :ivar ca_file: certificate of the authority that issued its certificate
     :ivar authority: that authority
     :ivar directory: its data, its logs and all kubeconfigs
@@ -307,6 +310,7 @@ class ControlPlane(fixtures.Fixture):
         client_url, peer_url = (
             'http://127.0.0.1:%d' % holder.getsockname()[1]
             for holder in (client_holder, peer_holder))
+        self.etcd_url = client_url
         etcd = self._program(
             'etcd', '--data-dir', self._path('etcd'),
             '--listen-client-urls', client_url,
@@ -749,6 +753,7 @@ class ControlPlane(fixtures.Fixture):
                                       in spec.get('initContainers') or []],
             'conditions': [
                 {'type': kind, 'status': 'True', 'lastTransitionTime': now,
+                 'observedGeneration': present['metadata'].get('generation'),
                  **fields} for kind, fields in written.items()] + [
                 {'type': kind, '$patch': 'delete'} for kind
                 in ('PodResizePending', 'PodResizeInProgress')

@@ -537,16 +537,3 @@ class StartTest(FollowTestBase):
         exc = self.assertRaises(errors.Refused, source.read)
         self.assertIn(f'{self.compute.namespace}/other', str(exc))
         self.assertIn('[kubernetes] pod_name', str(exc))
-
-    def test_rights_are_the_least(self):
-        can = self.plane.kubectl(
-            'auth', 'can-i', '--list', '-n', self.compute.namespace,
-            kubeconfig=self.compute.kubeconfig())
-        text = getattr(can, 'stdout', can)
-        rules = {line.split()[0]: line[line.rindex('['):]
-                 for line in text.splitlines()
-                 if line.split() and line.split()[0] in (
-                     'pods', 'events', 'nodes', 'secrets', '*.*')}
-        self.assertEqual({'pods': '[get list watch]',
-                          'events': '[create patch]',
-                          'nodes': '[get list watch]'}, rules)

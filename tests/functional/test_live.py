@@ -95,8 +95,16 @@ class LiveTest(base.ServersTestBase):
         self.proxy.restore()
         self.wait_for_inventory(VCPU=(2, 0), MEMORY_MB=(2048, 0))
 
-    def refusal(self, start=None):
-        self.assertRaises(SystemExit, start or self.start_compute)
+    def restart_closed(self):
+        """Restart without limits, on a node that Nova knows."""
+        self.restart_compute_service('compute1')
+        self.wait_for_inventory(VCPU=(4, 4), MEMORY_MB=(4096, 4096))
+        line, = [line for line in self.stdlog.logger.output.splitlines()
+                 if 'nova-compute starts, and nothing new is placed' in line]
+        self.assertIn(self.proxy.url, line)
+
+    def refusal(self):
+        self.assertRaises(SystemExit, self.start_compute)
         line, = [line for line in self.stdlog.logger.output.splitlines()
                  if 'does not start' in line]
         return line
@@ -121,7 +129,7 @@ class LiveTest(base.ServersTestBase):
             f.write('{"key": {}, "budget"')
         self.assertIsNone(checkpoint.load(CONF))
         self.proxy.cut()
-        self.refusal(lambda: self.restart_compute_service('compute1'))
+        self.restart_closed()
 
     def test_missing_right(self):
         self.compute.plane.kubectl('delete', 'rolebinding', 'nova-k8s', '-n',
@@ -240,8 +248,7 @@ class LiveTest(base.ServersTestBase):
         self.remove_pod()
         self.assertIsNone(checkpoint.load(CONF))
         self.proxy.cut()
-        line = self.refusal(lambda: self.restart_compute_service('compute1'))
-        self.assertIn(self.proxy.url, line)
+        self.restart_closed()
 
     def event_reasons(self):
         found = [reason for _, reason, _ in self.compute.events()]

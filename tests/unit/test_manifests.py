@@ -28,7 +28,9 @@ conf.register_opts(CONF)
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BASE = TOP / 'etc' / 'kubernetes' / 'base'
-SIDECAR = TOP / 'etc' / 'kubernetes' / 'overlays' / 'sidecar'
+OVERLAYS = TOP / 'etc' / 'kubernetes' / 'overlays'
+SIDECAR = OVERLAYS / 'sidecar'
+CONFIG_FROM_CLUSTER = OVERLAYS / 'config-from-cluster'
 
 
 def load(path):
@@ -196,6 +198,67 @@ class PodsTest(testtools.TestCase):
             in self.libvirt['containers'][0]['volumeMounts']
             if 'subPath' in mount})
         self.assertEqual({'libvirtd.conf', 'qemu.conf'}, generated['libvirt'])
+
+
+class ConfigFromClusterTest(testtools.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.compute = pod_spec(CONFIG_FROM_CLUSTER / 'nova-compute.yaml')
+        self.container, = self.compute['containers']
+
+    def names(self, option):
+        command = self.container['command']
+        return [after for word, after in zip(command, command[1:])
+                if word == option]
+
+    def test_it_mounts_no_nova_conf(self):
+        volume, = [each for each in self.compute['volumes']
+                   if each['name'] == 'config']
+        self.assertEqual('replace', volume['$patch'])
+        self.assertEqual(
+            ['ready.py'],
+            [item['path'] for source in volume['projected']['sources']
+             for item in source['configMap']['items']])
+
+    def test_the_rights_are_those_to_its_objects(self):
+        role = load(CONFIG_FROM_CLUSTER / 'rbac.yaml')[0]
+        self.assertEqual(
+            {('configmaps',): self.names('--config-map'),
+             ('secrets',): self.names('--secret')},
+            {tuple(rule['resources']): rule['resourceNames']
+             for rule in role['rules']})
+        for rule in role['rules']:
+            self.assertEqual(['get', 'list', 'watch'], rule['verbs'])
+        # They are made without a hash, and with the files of the base.
+        made = load(CONFIG_FROM_CLUSTER / 'kustomization.yaml')[0]
+        for kind, option in (('configMapGenerator', '--config-map'),
+                             ('secretGenerator', '--secret')):
+            each, = made[kind]
+            self.assertEqual(self.names(option), [each['name']])
+            self.assertTrue(each['options']['disableNameSuffixHash'])
+            self.assertEqual('merge', each['behavior'])
+
+    def test_all_look_into_the_folder_that_is_written(self):
+        written, = self.names('--dir')
+        mounts = {each['mountPath'] for each
+                  in self.container['volumeMounts']}
+        self.assertIn(written, mounts)
+        for probe in ('startupProbe', 'readinessProbe'):
+            self.assertIn(f'{written}/current',
+                          self.container[probe]['exec']['command'])
+        base = options(BASE / 'nova.conf')
+        found = options(CONFIG_FROM_CLUSTER / 'privsep.conf')
+        self.assertEqual({section for section in base
+                          if 'helper_command' in base[section]}, set(found))
+        for section, helper in found.items():
+            self.assertEqual(
+                base[section]['helper_command'].replace(
+                    '--config-file /etc/nova/nova.conf',
+                    f'--config-dir {written}/current'),
+                helper['helper_command'])
+        # It has the last word.
+        self.assertGreater('privsep.conf', 'nova.conf')
 
 
 class ConfigurationTest(testtools.TestCase):

@@ -17,6 +17,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 from unittest import mock
 import warnings
@@ -131,14 +132,31 @@ class FormatTest(ReportTestBase):
                            'max_unit': 16384, 'step_size': 1,
                            'allocation_ratio': 1.0}}, found['inventory'])
         self.assertEqual([], found['warnings'])
-        note, = found['notes']
-        self.assertIn('reserved_memory_mb = auto', note)
+        memory, ratio = found['notes']
+        self.assertIn('reserved_memory_mb = auto', memory)
+        for word in ('VCPU and MEMORY_MB', 'cpu_allocation_ratio',
+                     'ram_allocation_ratio', 'nova-k8s status'):
+            self.assertIn(word, ratio)
 
     def test_no_notes(self):
         found = json.loads(self.succeed(
             '--manifest', self.manifest(), *MACHINE, '--format', 'json',
-            '--config-file', self.nova_conf(reserved_memory_mb='256')))
+            '--config-file', self.nova_conf(
+                'cpu_allocation_ratio = 2.0\nram_allocation_ratio = 1.0',
+                reserved_memory_mb='256')))
         self.assertEqual([], found['notes'])
+
+    def test_ratio_that_placement_may_have_another_of(self):
+        for options, classes in (
+                ('initial_cpu_allocation_ratio = 1.0', 'VCPU and MEMORY_MB'),
+                # As for Nova: not set.
+                ('cpu_allocation_ratio = 0.0', 'VCPU and MEMORY_MB'),
+                ('cpu_allocation_ratio = 1.0', 'MEMORY_MB')):
+            note, = json.loads(self.succeed(
+                '--manifest', self.manifest(), *MACHINE, '--format', 'json',
+                '--config-file', self.nova_conf(
+                    options, reserved_memory_mb='256')))['notes']
+            self.assertIn(f'The ratio of {classes} is that of a new', note)
 
     def test_json(self):
         self._check(json.loads(self.succeed(
@@ -164,6 +182,25 @@ class FormatTest(ReportTestBase):
         out = self.succeed('--manifest', path, *MACHINE, '--config-file',
                            self.nova_conf(reserved_memory_mb='300'))
         self.assertNotIn('auto', out)
+
+    def test_flavors_in_80_columns(self):
+        path = self.manifest(workload(cpu='512', memory='4000Gi'))
+        with fixtures.EnvironmentVariable('COLUMNS', '80'):
+            out = self.succeed(
+                '--manifest', path, '--machine', 'cpus=512,memory=4096Gi',
+                '--flavor', '128,1048576', '--flavor', '1,512')
+        # Of what people read in tables, no word is cut.
+        self.assertNotIn('…', out)
+        rows = [[cell.strip() for cell in re.split('[│┃]', line)[1:-1]]
+                for line in out.splitlines()]
+        self.assertIn(['vCPUs', 'memory', 'overhead', 'fit', 'bounded by',
+                       'left over'], rows)
+        self.assertIn(['vCPUs', 'memory', 'placed', 'need', 'limit',
+                       'estimate'], rows)
+        stock = [row for row in rows if row[:2] == ['1', '512 MiB']][1]
+        self.assertEqual(['4096000 MiB', 'fits'], stock[-2:])
+        # It cannot be known whether the kernel ends a guest.
+        self.assertIn('What a guest costs is an estimate', out)
 
     def test_warnings(self):
         path = self.manifest({

@@ -20,6 +20,7 @@ from kubernetes import client
 from kubernetes.informer import informer
 
 from nova_k8s import errors
+from nova_k8s.kube import client as kube_client
 from nova_k8s.kube import watch
 from tests.unit import api_server
 from tests.unit import base
@@ -43,9 +44,9 @@ class WatchTestBase(base.TestCase):
         self.connected = 0
         self.broken = []
         self.watch = watch.Watch(
-            self._connect, 'list_namespaced_pod', 'Pod openstack/compute',
-            self.changed.release, 5, namespace='openstack',
-            field_selector='metadata.name=compute')
+            self._connect, kube_client.path('v1', 'pods', 'openstack'),
+            'Pod openstack/compute',
+            self.changed.release, 5, field_selector='metadata.name=compute')
 
     def _connect(self):
         self.connected += 1
@@ -102,10 +103,33 @@ class WatchTest(WatchTestBase):
         self._await(lambda: self.server.watched)
         listed, watched = (query for _, query in self.server.requests)
         self.assertEqual({'fieldSelector': 'metadata.name=compute'}, listed)
-        self.assertEqual(('metadata.name=compute', '1', '60'),
-                         (watched['fieldSelector'],
-                          watched['resourceVersion'],
-                          watched['timeoutSeconds']))
+        self.assertEqual({
+            'fieldSelector': 'metadata.name=compute', 'resourceVersion': '1',
+            'timeoutSeconds': str(watch.PERIOD), 'watch': 'true',
+            'allowWatchBookmarks': 'true'},
+            # The client before 37 writes True.
+            {name: value.lower() for name, value in watched.items()})
+        # One connection for both.
+        self.assertEqual(1, self.connected)
+
+    def test_silence(self):
+        self.useFixture(fixtures.MockPatchObject(watch, 'SILENCE', 0.2))
+        # That the server answers others is no matter here.
+        self.useFixture(fixtures.MockPatchObject(
+            watch.Watch, '_ask_whether_it_answers'))
+        self.watch._timeout = 0.1
+        self.server.will_watch({
+            'type': 'BOOKMARK', 'object': {
+                'kind': 'Pod', 'metadata': {'resourceVersion': '7'}}})
+        self._start()
+        self._works()
+        # It hangs, and the next one goes on where it ended.
+        self._await(lambda: self.server.watched > 1)
+        self.assertEqual(2, self.connected)
+        listed = [query for _, query in self.server.requests
+                  if 'watch' not in query]
+        self.assertEqual(1, len(listed))
+        self.assertEqual('7', self.server.requests[-1][1]['resourceVersion'])
 
     def test_empty_list_is_an_answer(self):
         self.server.will_list()

@@ -186,8 +186,12 @@ class Kubelet(stateful.RuleBasedStateMachine):
     watcher sees each change of the pod, unless it is cut off.
     """
 
+    tells = True
+
     def __init__(self):
         super().__init__()
+        self.running = True
+        self.least = 256
         self.spec = self.kernel = self.seen = self.taken = 256
         self.generation = self.observed = 1
         self.pending = None
@@ -208,6 +212,7 @@ class Kubelet(stateful.RuleBasedStateMachine):
     def wish(self, size):
         if size != self.spec:
             self.spec = size
+            self.least = min(size, self.least)
             self.generation += 1
             self.look()
 
@@ -239,16 +244,34 @@ class Kubelet(stateful.RuleBasedStateMachine):
         if self.pending:
             conditions.append({
                 'type': 'PodResizePending', 'status': 'True',
-                'reason': self.pending, 'observedGeneration': self.observed})
+                'reason': self.pending,
+                **self._seen_by_the_kubelet()})
         if self.seen != self.taken or self.kernel != self.taken:
             conditions.append({'type': 'PodResizeInProgress',
                                'status': 'True'})
         self.shown = pod(
-            self.spec, self.generation, observedGeneration=self.observed,
-            conditions=conditions, containerStatuses=[{
-                'name': 'c', 'state': {'running': {}}, 'resources': {
-                    'limits': {'cpu': '1', 'memory': f'{self.seen}Mi'}}}])
+            self.spec, self.generation, conditions=conditions,
+            **self._seen_by_the_kubelet(), containerStatuses=[{
+                'name': 'c',
+                'state': {'running' if self.running else 'waiting': {}},
+                'resources': {'limits': {
+                    'cpu': '1', 'memory': f'{self.seen}Mi'}}}])
         self.look()
+
+    def _seen_by_the_kubelet(self):
+        return {'observedGeneration': self.observed} if self.tells else {}
+
+    @stateful.rule()
+    def crash(self):
+        # The kernel has no such container now, and nothing is offered.
+        self.running = False
+        self.post()
+
+    @stateful.rule()
+    def start(self):
+        self.running = True
+        self.kernel = self.seen = self.taken
+        self.post()
 
     @stateful.rule()
     def lose_the_connection(self):
@@ -269,20 +292,51 @@ class Kubelet(stateful.RuleBasedStateMachine):
     def teardown(self):
         # In the end all of it counts.
         self.connect()
+        self.running = True
         for step in (lambda: self.take(False), self.act, self.see,
                      self.post):
             step()
             self.never_more_than_the_kernel_has()
+        self.check_the_end()
+
+    def check_the_end(self):
         assert self.state.budget.memory_mb == self.spec == self.kernel
+
+
+class OldKubelet(Kubelet):
+    """One that does not tell which wish it has seen, before 1.34.
+
+    Nothing grows but with a new pod. A wish that is not seen, because the
+    connection is lost, is not noticed; a crash makes what is known forgotten.
+    """
+
+    tells = False
+
+    @stateful.rule()
+    def lose_the_connection(self):
+        pass
+
+    @stateful.rule()
+    def crash(self):
+        pass
+
+    def check_the_end(self):
+        assert self.state.budget.memory_mb == self.least
 
 
 class OrderTest(base.TestCase):
     """All orders of what happens to spec, kernel and status."""
 
     def test_orders(self):
+        self._run(Kubelet)
+
+    def test_orders_of_an_older_kubelet(self):
+        self._run(OldKubelet)
+
+    def _run(self, kubelet):
         settings = hypothesis.settings(
             max_examples=400, stateful_step_count=30)
-        stateful.run_state_machine_as_test(Kubelet, settings=settings)
+        stateful.run_state_machine_as_test(kubelet, settings=settings)
 
 
 class RecordedTest(base.TestCase):

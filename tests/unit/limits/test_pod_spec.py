@@ -57,7 +57,8 @@ def status(name='libvirt', limits=None, requests=None):
 
 
 def pending(reason, value='True'):
-    return {'type': 'PodResizePending', 'status': value, 'reason': reason}
+    return {'type': 'PodResizePending', 'status': value, 'reason': reason,
+            'observedGeneration': 1}
 
 
 IN_PROGRESS = {'type': 'PodResizeInProgress', 'status': 'True'}
@@ -79,6 +80,8 @@ def pod(*containers, init=(), statuses=None, init_statuses=None,
                         ('resources', level_status)):
         if value is not None:
             found['status'][name] = value
+    if conditions:
+        found['metadata']['generation'] = 1
     return found
 
 
@@ -229,6 +232,12 @@ PRECEDENCE = {
         pod(container(limits=FOUR), statuses=[status(limits=EIGHT)],
             conditions=[IN_PROGRESS, pending('Infeasible')]),
         None, LIMITS_8),
+    'a condition that may be about a wish that was replaced': (
+        # As an older kubelet writes it: seen after a growth that is deferred,
+        # before the kubelet has seen the shrink.
+        pod(container(limits=FOUR), statuses=[status(limits=EIGHT)],
+            conditions=[{'type': 'PodResizePending', 'status': 'True',
+                         'reason': 'Deferred'}]), None, LIMITS_4),
     'a condition that is over': (
         pod(container(limits=FOUR), statuses=[status(limits=EIGHT)],
             conditions=[pending('Deferred', 'False')]), None, LIMITS_4),

@@ -22,13 +22,13 @@ import pathlib
 import random
 
 import benchmarks
-from benchmarks.elastic import cluster
-from benchmarks.elastic import picture
-from benchmarks.elastic import workload
+from benchmarks.weeks import cluster
+from benchmarks.weeks import picture
+from benchmarks.weeks import workload
 from nova_k8s.accounting import overhead
 from nova_k8s.elastic import values
 
-DOC = pathlib.Path(__file__).resolve().parents[2] / 'doc' / 'source'
+DOC = pathlib.Path(__file__).resolve().parents[1] / 'doc' / 'source'
 PAGE = DOC / 'elastic.rst'
 PICTURES = DOC / 'images'
 
