@@ -15,6 +15,7 @@
 import functools
 
 from nova_k8s import errors
+from nova_k8s.kube import client as kube_client
 from nova_k8s.kube import watch
 from nova_k8s.util import worker
 
@@ -30,7 +31,7 @@ class Neighbours:
 
     def __init__(self, connect, node, timeout, changed):
         self._open = functools.partial(
-            watch.Watch, connect, 'list_pod_for_all_namespaces',
+            watch.Watch, connect, kube_client.path('v1', 'pods'),
             f'pods on node {node}', timeout=timeout,
             field_selector=f'spec.nodeName={node}')
         self._changed = changed

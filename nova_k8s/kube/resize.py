@@ -69,11 +69,11 @@ def wish(connect, pod, container, resources, timeout):
     try:
         api = connect()
         host = api.configuration.host
-        kube_client.check_status(
-            client.CoreV1Api(api).patch_namespaced_pod_resize(
-                metadata['name'], metadata['namespace'], body,
-                _content_type=_MERGE, _preload_content=False,
-                _request_timeout=timeout))
+        kube_client.call(
+            api, 'PATCH', kube_client.path(
+                'v1', 'pods', metadata['namespace'],
+                metadata['name']) + '/resize',
+            body, timeout, content_type=_MERGE)
     except errors.LimitsError:
         raise
     except client.ApiException as exc:

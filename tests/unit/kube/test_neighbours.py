@@ -27,8 +27,8 @@ class Watch:
 
     made = []
 
-    def __init__(self, connect, method, what, changed, timeout, **query):
-        self.method, self.query, self.changed = method, query, changed
+    def __init__(self, connect, path, what, changed, timeout, **query):
+        self.path, self.query, self.changed = path, query, changed
         self.running = threading.Event()
         self.made.append(self)
 
@@ -54,7 +54,7 @@ class NeighboursTest(base.TestCase):
                 if Watch.made and Watch.made[0].running.wait(0.01):
                     break
             only, = Watch.made
-            self.assertEqual('list_pod_for_all_namespaces', only.method)
+            self.assertEqual('/api/v1/pods', only.path)
             self.assertEqual({'field_selector': 'spec.nodeName=node1'},
                              only.query)
             self.assertEqual('one', found.latest()[0]['metadata']['name'])

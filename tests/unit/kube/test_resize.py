@@ -31,24 +31,26 @@ class ResizeTest(base.TestCase):
     def wish(self, status=200, message='', failure=None):
         api = mock.Mock()
         api.configuration.host = 'https://server'
-        answer = mock.Mock(status=status, reason='R', data=json.dumps(
-            {'message': message}))
-        with mock.patch.object(
-                client.CoreV1Api, 'patch_namespaced_pod_resize',
-                return_value=answer, side_effect=failure) as call:
+        if status != 200:
+            failure = client.ApiException(status=status, reason='R')
+            failure.body = json.dumps({'message': message})
+        with mock.patch.object(resize.kube_client, 'call',
+                               side_effect=failure) as call:
             resize.wish(lambda: api, POD, 'c', {'memory': '4Mi'}, 5)
         return call
 
     def test_what_is_asked(self):
         call = self.wish()
-        (name, namespace, body), options = call.call_args
-        self.assertEqual(('b', 'a'), (name, namespace))
+        (_api, verb, path, body, timeout), options = call.call_args
+        self.assertEqual(
+            ('PATCH', '/api/v1/namespaces/a/pods/b/resize', 5),
+            (verb, path, timeout))
+        self.assertIn('strategic-merge', options['content_type'])
         self.assertEqual(
             {'metadata': {'uid': 'u', 'resourceVersion': '7'},
              'spec': {'containers': [{'name': 'c', 'resources': {
                  'limits': {'memory': '4Mi'},
                  'requests': {'memory': '4Mi'}}}]}}, body)
-        self.assertEqual(5, options['_request_timeout'])
 
     def test_another_pod_or_version(self):
         for status in (404, 409):
