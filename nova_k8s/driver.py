@@ -35,6 +35,7 @@ from nova_k8s import conf
 from nova_k8s.config import sighup
 from nova_k8s.confinement import cgroup
 from nova_k8s.confinement import controller
+from nova_k8s.elastic import ways
 from nova_k8s import errors
 from nova_k8s import hooks
 from nova_k8s.inventory import bounds
@@ -50,6 +51,7 @@ from nova_k8s.limits import checkpoint
 from nova_k8s.limits import messages
 from nova_k8s.limits import sources
 from nova_k8s.limits import watcher
+from nova_k8s.metrics import exporter
 from nova_k8s.service import switch
 
 CONF = nova.conf.CONF
@@ -76,6 +78,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._publisher = None
         self._service = None
         self._guests_pod = None
+        self._elastic = None
+        self._exporter = None
 
     def init_host(self, host):
         """Start, or end nova-compute with one line that says why not."""
@@ -97,10 +101,10 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         super().init_host(host)
         self._watcher.start()
         self._publisher.start()
-        if self._service:
-            self._service.start()
-        if self._guests_pod:
-            self._guests_pod.start()
+        for each in (self._service, self._guests_pod, self._elastic,
+                     self._exporter):
+            if each:
+                each.start()
 
     def _construct(self, host):
         """Make all parts, once the limits are known and fit for use."""
@@ -149,6 +153,14 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             self._guests_pod.connect(
                 source.latest, self._accounts.held_bytes, usage.pids,
                 self._tell_of_guests, self._wake_service)
+        self._elastic = ways.from_conf(
+            CONF, source, node_source, self._accounts, self._reported,
+            tracker, self._publisher.wake,
+            lambda line: self._say(line, self._budget() and
+                                   self._budget().pod))
+        self._exporter = exporter.from_conf(
+            CONF, self._watcher, self._reported, self._accounts,
+            self._elastic)
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._is_open, node_source,
             self._tell_of_service,
@@ -159,7 +171,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             self._tell(None, state)
 
     def cleanup_host(self, host):
-        for each in (self._guests_pod, self._service,
+        for each in (self._exporter, self._elastic, self._guests_pod,
+                     self._service,
                      self._watcher, self._publisher, self._recorder):
             if each:
                 each.stop()
@@ -232,9 +245,10 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self.provider_tree.update_inventory(nodename, records)
         if changed:
             self._publisher.wake()
-        if self._guests_pod:
-            # What guests hold may be something else now.
-            self._guests_pod.wake()
+        # What guests hold may be something else now.
+        for each in (self._guests_pod, self._elastic):
+            if each:
+                each.wake()
 
     def check_can_live_migrate_destination(self, context, instance,
                                            src_compute_info, dst_compute_info,
@@ -339,6 +353,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             self._say(line, subject and subject.pod)
         if self._guests_pod:
             self._guests_pod.look()
+        if self._elastic:
+            self._elastic.wake()
         self._wake_service()
 
     def _wake_service(self):

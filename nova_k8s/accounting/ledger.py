@@ -127,6 +127,11 @@ class Ledger:
         self._measured = known
         return more
 
+    def overheads_mb(self):
+        """Return (estimated, measured), summed over those measured."""
+        return (sum(need.overhead_mb for need, _ in self._measured.values()),
+                sum(mb for _, mb in self._measured.values()))
+
     def estimate_mb(self, uuid):
         """What a counted guest was thought to cost."""
         return max(each.overhead_mb for each in self._counted[uuid])

@@ -52,6 +52,7 @@ class Node:
         default_factory=dict, compare=False)
     allocatable: ty.Mapping[str, str] = dataclasses.field(
         default_factory=dict, compare=False)
+    """Quantities by resource."""
 
 
 def from_dict(body):

@@ -56,6 +56,15 @@ class Source:
             return self.budget(self._watch.objects())
         return self.budget(self._open(changed=None).list()[0])
 
+    def pod(self):
+        """Return the one pod that is meant, as last seen, from memory.
+
+        :raises errors.LimitsError: when it may have changed since
+        """
+        if not self._watch:
+            raise errors.Unreadable(watch.NOT_YET)
+        return self._choose(self._watch.objects())
+
     def watch(self, changed, stop):
         self._watch = self._open(changed=changed)
         self._watch.run(stop)
