@@ -12,6 +12,8 @@
 
 """One pod: making it, annotating it, removing what is left of it."""
 
+import json
+
 from kubernetes import client
 
 from nova_k8s import errors
@@ -41,8 +43,7 @@ class Pod:
 
         :raises errors.Unreadable: when the API server does not say
         """
-        return self._call('read_namespaced_pod', self.name, self.namespace,
-                          missing=True)
+        return self._call('GET', self.name, missing=True)
 
     def create(self, body):
         """Make it; where it is there by now, that is as good.
@@ -50,8 +51,7 @@ class Pod:
         :raises errors.Refused: when the API server does not take it
         :raises errors.Unreadable: when there is no answer
         """
-        self._call('create_namespaced_pod', self.namespace, body,
-                   accepted=(409,))
+        self._call('POST', None, body, accepted=(409,))
 
     def annotate(self, uid, annotations):
         """Write annotations of the pod with this uid.
@@ -59,9 +59,9 @@ class Pod:
         :raises errors.LimitsError: as create()
         """
         # Another uid is a conflict: it is another pod of the same name.
-        self._call('patch_namespaced_pod', self.name, self.namespace,
+        self._call('PATCH', self.name,
                    {'metadata': {'uid': uid, 'annotations': annotations}},
-                   accepted=(404, 409), _content_type=_MERGE)
+                   accepted=(404, 409), content_type=_MERGE)
 
     def remove(self, body):
         """Remove what is left of a pod that has ended, and no other.
@@ -69,21 +69,21 @@ class Pod:
         :param body: the pod as it was seen; one that changed since stays
         :raises errors.LimitsError: as create()
         """
-        self._call('delete_namespaced_pod', self.name, self.namespace,
-                   accepted=(404, 409), body={'preconditions': {
-                       'uid': body['metadata']['uid'],
-                       'resourceVersion':
-                           body['metadata']['resourceVersion']}})
+        self._call('DELETE', self.name, {'preconditions': {
+            'uid': body['metadata']['uid'],
+            'resourceVersion': body['metadata']['resourceVersion']}},
+            accepted=(404, 409))
 
-    def _call(self, method, *args, missing=False, accepted=(), **kwargs):
+    def _call(self, verb, name, body=None, missing=False, accepted=(),
+              **query):
         host = ''
         try:
             api = self._connect()
             host = api.configuration.host
-            return kube_client.body_of(
-                getattr(client.CoreV1Api(api), method)(
-                    *args, _preload_content=False,
-                    _request_timeout=self._timeout, **kwargs))
+            return json.loads(kube_client.call(
+                api, verb, kube_client.path('v1', 'pods', self.namespace,
+                                            name),
+                body, self._timeout, **query).data)
         except client.ApiException as exc:
             if exc.status in accepted or missing and exc.status == 404:
                 return None
