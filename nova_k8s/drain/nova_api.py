@@ -19,6 +19,7 @@ the servers of a host and of its migrations.
 import contextlib
 import dataclasses
 import datetime
+import functools
 
 from keystoneauth1 import exceptions as auth_exceptions
 from keystoneauth1 import loading
@@ -116,13 +117,21 @@ def _line(exc):
 class Nova:
     """Nova's API.
 
-    :param compute: the compute proxy of an openstack.connection.Connection
+    :param connect: returns an openstack.connection.Connection; called when it
+        is needed first, which may ask Keystone and Nova
     :param tenants_decide: whether the tags and metadata of servers count
     """
 
-    def __init__(self, compute, tenants_decide=True):
-        self._compute = compute
+    def __init__(self, connect, tenants_decide=True):
+        self._connect = connect
+        self._known = None
         self._tenants_decide = tenants_decide
+
+    @property
+    def _compute(self):
+        if self._known is None:
+            self._known = self._connect().compute
+        return self._known
 
     def look(self, host):
         """Return the View of a host.
@@ -312,15 +321,14 @@ def from_conf(conf):
         session = loading.load_session_from_conf_options(
             conf, group, auth=loading.load_auth_from_conf_options(
                 conf, group))
-        interfaces = options.valid_interfaces
-        compute = connection.Connection(
-            session=session, region_name=options.region_name,
-            compute_interface=interfaces,
-            compute_endpoint_override=options.endpoint_override).compute
-    except (auth_exceptions.ClientException,
-            exceptions.SDKException) as exc:
+    except auth_exceptions.ClientException as exc:
         raise errors.Refused(f'[{group}]: {_line(exc)}') from None
-    return Nova(compute, options.tenants_decide)
+    return Nova(functools.partial(
+        connection.Connection, session=session,
+        region_name=options.region_name,
+        compute_interface=options.valid_interfaces,
+        compute_endpoint_override=options.endpoint_override),
+        options.tenants_decide)
 
 
 def from_cloud(name, tenants_decide=True):
@@ -329,8 +337,8 @@ def from_cloud(name, tenants_decide=True):
     :raises errors.Refused: when there is none
     """
     try:
-        return Nova(connection.from_config(cloud=name).compute,
-                    tenants_decide)
+        cloud = connection.from_config(cloud=name)
     except (exceptions.SDKException, auth_exceptions.ClientException) as exc:
         raise errors.Refused(f'The cloud cannot be used: {_line(exc)}; name '
                              f'one with --cloud') from None
+    return Nova(lambda: cloud, tenants_decide)
