@@ -15,6 +15,7 @@
 
 import dataclasses
 import functools
+import typing as ty
 
 from oslo_log import log as logging
 
@@ -30,6 +31,11 @@ NOT_READY = 'node not ready'
 SHUTTING_DOWN = 'node shutting down'
 
 REASONS = frozenset((CORDONED, NOT_READY, SHUTTING_DOWN))
+
+# What an operator says with a taint: that the machine is off, and that its
+# guests are to leave.
+OUT_OF_SERVICE = 'node.kubernetes.io/out-of-service'
+DRAIN = 'nova-k8s/drain'
 
 # How a kubelet that ends its pods before the machine goes down says so: the
 # reason of the condition Ready, and a part of its message, which lists all
@@ -47,6 +53,11 @@ class Node:
     cordoned: bool = False
     ready: bool = True
     shutting_down: bool = False
+    taints: ty.FrozenSet[str] = frozenset()
+    """Their keys."""
+
+    def has_taint(self, key):
+        return key in self.taints
 
 
 def from_dict(body):
@@ -57,12 +68,15 @@ def from_dict(body):
     try:
         metadata = body['metadata']
         conditions = (body.get('status') or {}).get('conditions') or []
+        spec = body.get('spec') or {}
         ready = {condition['type']: condition
                  for condition in conditions}.get('Ready') or {}
         # Unknown is what the control plane writes when a kubelet is silent.
         return Node(
             name=metadata['name'], uid=metadata['uid'],
-            cordoned=bool((body.get('spec') or {}).get('unschedulable')),
+            cordoned=bool(spec.get('unschedulable')),
+            taints=frozenset(taint['key']
+                             for taint in spec.get('taints') or ()),
             ready=ready.get('status') == 'True',
             shutting_down=(
                 ready.get('status') == 'False' and

@@ -14,6 +14,8 @@
 
 plan: what to do about each guest of a node that is drained (pure)
 evacuation: the same for a node that is dead (pure)
-nova_api: Nova, as openstacksdk reaches it
+guests: what Nova shows (values)
+nova_api: how Nova answers, and how it may fail (values)
+sdk: Nova, as openstacksdk reaches it
 engine: the loop that looks, decides and asks
 """

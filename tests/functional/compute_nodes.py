@@ -24,8 +24,8 @@ import fixtures
 from nova.tests.fixtures import libvirt as fakelibvirt
 
 from nova_k8s.drain import engine
-from nova_k8s.drain import nova_api
 from nova_k8s.drain import plan
+from nova_k8s.drain import sdk
 from tests.functional import base
 from tests.functional import nova_http
 
@@ -89,7 +89,7 @@ class ComputeNodesTestBase(base.ServersTestBase):
         self.admin_api.put_service(service['id'], {'status': 'disabled'})
 
     def nova(self, token='operator', **options):
-        return nova_api.Nova(lambda: self.http.connect(token), **options)
+        return sdk.Nova(lambda: self.http.connect(token), **options)
 
     def drain(self, host, nova=None, hold=lambda: None, seconds=60,
               **policy):

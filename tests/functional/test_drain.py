@@ -12,7 +12,6 @@
 
 """Guests leave a node: real Nova, over HTTP, with openstacksdk."""
 
-from nova_k8s.drain import plan
 from tests.functional import compute_nodes
 
 
