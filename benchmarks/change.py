@@ -27,7 +27,7 @@ from nova.scheduler.client import report
 
 import benchmarks
 from benchmarks import compute
-from nova_k8s import inventory
+from nova_k8s.inventory import bounds
 
 CONF = nova.conf.CONF
 
@@ -51,7 +51,7 @@ class Change(compute.Compute):
             if url.endswith('/inventories') and answer.status_code == 200:
                 with self.written:
                     self.total = data['inventories'][
-                        inventory.MEMORY_MB]['total']
+                        bounds.MEMORY_MB]['total']
                     self.written.notify_all()
             return answer
         self.useFixture(fixtures.MonkeyPatch(

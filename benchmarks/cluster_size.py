@@ -27,10 +27,10 @@ import fixtures
 from kubernetes import client
 
 import benchmarks
-from nova_k8s import kube
-from nova_k8s import node
-from nova_k8s.sources import api
-from nova_k8s import watch
+from nova_k8s.kube import client as kube_client
+from nova_k8s.kube import node
+from nova_k8s.kube import watch
+from nova_k8s.limits.sources import api
 from tests.functional import cluster
 from tests.functional import fault_proxy
 
@@ -81,7 +81,7 @@ class Cluster:
         # The client of another thread is not to be waited for.
         if not hasattr(self._local, 'core'):
             self._local.core = client.CoreV1Api(
-                kube.api_client(self.compute.conf_of_admin))
+                kube_client.api_client(self.compute.conf_of_admin))
         return self._local.core
 
     def grow(self, count):
@@ -143,7 +143,7 @@ class Cluster:
 class Measurement(fixtures.Fixture):
 
     def _setUp(self):
-        self.useFixture(fixtures.MonkeyPatch('nova_k8s.watch.PERIOD',
+        self.useFixture(fixtures.MonkeyPatch('nova_k8s.kube.watch.PERIOD',
                                              SECONDS))
         works = watch.Watch._works
 
@@ -152,8 +152,8 @@ class Measurement(fixtures.Fixture):
             if received is not None:
                 self._changed.events += 1
             works(self, received)
-        self.useFixture(fixtures.MonkeyPatch('nova_k8s.watch.Watch._works',
-                                             counting))
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_k8s.kube.watch.Watch._works', counting))
         self.compute = self.useFixture(cluster.ComputePod())
         self.compute.conf_of_admin = self.compute.conf()
         self.compute.conf_of_admin.set_override(
@@ -184,7 +184,7 @@ class Measurement(fixtures.Fixture):
 
     def all_pods(self, proxy, changed):
         def connect():
-            api_client = kube.api_client(self.compute.conf_of_admin)
+            api_client = kube_client.api_client(self.compute.conf_of_admin)
             api_client.configuration.host = proxy.url
             return api_client
         yield watch.Watch(connect, 'list_pod_for_all_namespaces', 'all pods',

@@ -17,7 +17,7 @@ Starts real guests through libvirt (qemu:///embed, no daemon), in the shape
 that Nova's driver gives them. Each boots a small Linux that fills all of its
 memory, writes and reads all its disks, sends over all its network cards, and
 says so on its console. Then the memory of QEMU is read, the guest's own
-memory apart, and held against the estimate of nova_k8s.overhead.
+memory apart, and held against the estimate of nova_k8s.accounting.overhead.
 
 Runs as root on Debian, where it fetches a kernel and busybox with apt-get and
 installs neither. Elsewhere: --kernel, --modules and --busybox.
@@ -45,8 +45,8 @@ import libvirt
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from nova_k8s import measure  # noqa: E402
-from nova_k8s import overhead  # noqa: E402
+from nova_k8s.accounting import overhead  # noqa: E402
+from nova_k8s.accounting import usage  # noqa: E402
 
 MIB = 1024 * 1024
 
@@ -400,10 +400,10 @@ def main():
             guest = Guest(connection, kind, number, directory, kernel, initrd)
             try:
                 guest.wait(args.timeout)
-                used = measure.guests('/proc')[guest.uuid].used('/proc')
+                used = usage.guests('/proc')[guest.uuid].used('/proc')
                 if args.smaps:
-                    pid = measure.guests('/proc')[guest.uuid].pid
-                    for each in sorted(measure.mappings('/proc', pid),
+                    pid = usage.guests('/proc')[guest.uuid].pid
+                    for each in sorted(usage.mappings('/proc', pid),
                                        key=lambda m: -m.own_kb)[:14]:
                         print(each, file=sys.stderr)
                 rows.append(row(kind, used))

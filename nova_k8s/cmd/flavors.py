@@ -20,11 +20,11 @@ from rich import console
 from rich import table
 import yaml
 
+from nova_k8s.accounting import instance_overhead
+from nova_k8s.accounting import overhead
 from nova_k8s.cmd import report
 from nova_k8s import errors
-from nova_k8s import fit
-from nova_k8s import needs
-from nova_k8s import overhead
+from nova_k8s.inventory import capacity
 
 CONF = nova.conf.CONF
 
@@ -58,10 +58,11 @@ def run(args):
     report.configure(args)
     properties = dict(each.partition('=')[::2]
                       for each in args.image_property)
-    given = [(text, fit.size(text), {}) for text in args.flavor]
+    given = [(text, capacity.parse_size(text), {}) for text in args.flavor]
     if args.cloud or not given:
         given += of_cloud(args.cloud)
-    rows = [row(name, size, specs, properties, needs.settings(CONF))
+    settings = instance_overhead.settings_from(CONF)
+    rows = [row(name, size, specs, properties, settings)
             for name, size, specs in given]
     if args.format == 'json':
         print(json.dumps(rows, indent=2))
@@ -81,7 +82,7 @@ def of_cloud(name):
 
     try:
         with openstack.connect(cloud=name) as cloud:
-            return [(flavor.name, fit.Size(flavor.vcpus, flavor.ram),
+            return [(flavor.name, capacity.Size(flavor.vcpus, flavor.ram),
                      dict(flavor.extra_specs or {}))
                     for flavor in cloud.compute.flavors(
                         details=True, get_extra_specs=True)]

@@ -22,15 +22,15 @@ from rich import console
 from rich import table
 import yaml
 
+from nova_k8s.accounting import instance_overhead
+from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
 from nova_k8s import errors
-from nova_k8s import fit
-from nova_k8s import inventory
-from nova_k8s import last
-from nova_k8s import machine as machines
-from nova_k8s import needs
-from nova_k8s import others
-from nova_k8s import sources
+from nova_k8s.inventory import bounds
+from nova_k8s.inventory import capacity
+from nova_k8s.inventory import host
+from nova_k8s.limits import checkpoint
+from nova_k8s.limits import sources
 
 CONF = nova.conf.CONF
 
@@ -113,25 +113,25 @@ def report(machine_text=None, flavors=()):
     :param flavors: 'vcpus,ram_mb' of flavors to try
     """
     conf.check(CONF)
-    sizes = [fit.size(text) for text in flavors]
+    sizes = [capacity.parse_size(text) for text in flavors]
     # Also without a flavor: nova-compute would not start with these options.
-    settings = needs.settings(CONF)
-    state = last.first(CONF, sources.from_conf(CONF))
+    settings = instance_overhead.settings_from(CONF)
+    state = checkpoint.resume(CONF, sources.from_conf(CONF))
     budget = state.budget
     unlimited = CONF.kubernetes.unlimited
-    kept = others.from_conf(CONF, look=False)
-    inventory.check(budget, unlimited, inventory.reserved(CONF, kept.mb),
-                    kept.option)
-    machine = (machines.given(machine_text) if machine_text is not None else
-               machines.from_libvirt(CONF.libvirt.connection_uri or
-                                     'qemu:///system') or
-               machines.local())
-    stock = machines.stock_inventory(machine, CONF, kept.mb)
-    bounded = inventory.bound(
-        stock, inventory.limits(budget, unlimited), {})
-    warning = inventory.ratio_warning(
-        bounded.get(inventory.MEMORY_MB),
-        inventory.limits(budget, unlimited)[inventory.MEMORY_MB],
+    kept = pod_reserve.from_conf(CONF, look=False)
+    bounds.check(budget, unlimited, bounds.reserved_by_class(CONF, kept.mb),
+                 kept.option)
+    machine = (host.parse(machine_text) if machine_text is not None else
+               host.ask_libvirt(CONF.libvirt.connection_uri or
+                                'qemu:///system') or
+               host.ask_kernel())
+    stock = host.stock_inventory(machine, CONF, kept.mb)
+    bounded = bounds.apply(
+        stock, bounds.limits(budget, unlimited), {})
+    warning = bounds.warn_of_ratio(
+        bounded.get(bounds.MEMORY_MB),
+        bounds.limits(budget, unlimited)[bounds.MEMORY_MB],
         budget.source)
     result = {
         'machine': {'cpus': machine.cpus, 'memory_mb': machine.memory_mb,
@@ -139,20 +139,20 @@ def report(machine_text=None, flavors=()):
         'budget': budget.as_dict(),
         'inventory': bounded,
         'warnings': ([f'stale: {state.problem}'] if state.stale else []) +
-        inventory.warnings(budget, stock, machines.dedicated(machine)) +
+        bounds.list_warnings(budget, stock, host.count_dedicated(machine)) +
         ([warning] if warning else []),
         'notes': notes(),
     }
     if sizes:
         result['flavors'] = [
-            fit.result(bounded, size, settings,
-                       CONF.kubernetes.reserve_ahead) for size in sizes]
+            capacity.describe(bounded, size, settings,
+                              CONF.kubernetes.reserve_ahead) for size in sizes]
     return result, budget
 
 
 def notes():
     """Return what to know of the figures that is no reason to worry."""
-    if inventory.reserved_memory(CONF)[0] is not None:
+    if pod_reserve.configured_mb(CONF)[0] is not None:
         return []
     return ['The memory reserved for other processes is the least: it is '
             'measured where nova-compute runs, as [kubernetes] '
@@ -165,9 +165,9 @@ def show(result, budget, out):
               soft_wrap=True)
     out.print(f'Machine: {result["machine"]["source"]}', highlight=False,
               soft_wrap=True)
-    machine = {inventory.VCPU: result['machine']['cpus'],
-               inventory.MEMORY_MB: result['machine']['memory_mb']}
-    limits = inventory.limits(budget, 'host')
+    machine = {bounds.VCPU: result['machine']['cpus'],
+               bounds.MEMORY_MB: result['machine']['memory_mb']}
+    limits = bounds.limits(budget, 'host')
     grid = table.Table()
     grid.add_column('')
     for heading in ('machine', 'limit', 'total', 'reserved', 'ratio', 'sold'):
@@ -178,12 +178,12 @@ def show(result, budget, out):
             resource_class, str(machine[resource_class]),
             'none' if limit is None else str(limit), str(record['total']),
             str(record['reserved']), str(record['allocation_ratio']),
-            str(inventory.capacity(record)))
+            str(capacity.sold(record)))
     out.print(grid)
     for line in result['notes']:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     if 'flavors' in result:
-        out.print(fit.table(result['flavors']))
+        out.print(capacity.draw_table(result['flavors']))
     for line in result['warnings']:
         out.print(f'Warning: {line}', highlight=False, markup=False,
                   soft_wrap=True)

@@ -35,14 +35,15 @@ from rich import text
 
 from nova_k8s.cmd import report
 from nova_k8s import errors
-from nova_k8s import follow
-from nova_k8s import inventory
-from nova_k8s import kube
-from nova_k8s import last
-from nova_k8s import node as nodes
-from nova_k8s import service
-from nova_k8s import sources
-from nova_k8s import story
+from nova_k8s.inventory import bounds
+from nova_k8s.kube import client as kube_client
+from nova_k8s.kube import node as nodes
+from nova_k8s.limits import checkpoint
+from nova_k8s.limits import messages
+from nova_k8s.limits import sources
+from nova_k8s.limits import watcher
+from nova_k8s.service import reasons
+from nova_k8s.service import record as records
 
 CONF = nova.conf.CONF
 
@@ -69,7 +70,7 @@ class Part(ty.NamedTuple):
 class Nova:
     """What Nova knows of this compute node."""
 
-    record: service.Record
+    record: reasons.Record
     up: bool
     last_seen: ty.Optional[datetime.datetime]
     vcpus: ty.Optional[int]
@@ -107,12 +108,12 @@ def status():
     now = datetime.datetime.now(datetime.timezone.utc)
     state, problem = limits()
     kept = _kept()
-    name = kube.node_name(CONF, os.environ) or (
+    name = kube_client.node_name(CONF, os.environ) or (
         state and state.budget and state.budget.node_name)
     node, node_state = _node(name)
     nova, nova_problem = _within(
         CONF.kubernetes.api_timeout, "Nova's conductor", ask_nova)
-    known = service.File(CONF.state_path, CONF.host, name).load()
+    known = records.File(CONF.state_path, CONF.host, name).load()
     found = {
         'kubernetes': {
             'node': name,
@@ -188,7 +189,7 @@ def ask_nova():
     found = objects.Service.get_by_compute_host(context, CONF.host)
     nodes_ = objects.ComputeNodeList.get_all_by_host(context, CONF.host)
     return Nova(
-        service.Record(found.disabled, found.disabled_reason),
+        reasons.Record(found.disabled, found.disabled_reason),
         servicegroup.API().service_is_up(found), found.last_seen_up,
         nodes_[0].vcpus, nodes_[0].memory_mb,
         len(objects.InstanceList.get_uuids_by_host(context, CONF.host)))
@@ -197,7 +198,7 @@ def ask_nova():
 def limits():
     """Return (follow.State, None), or (None, why the limits are not known)."""
     try:
-        return follow.State(sources.from_conf(CONF).read()), None
+        return watcher.State(sources.from_conf(CONF).read()), None
     except errors.LimitsError as exc:
         return None, str(exc)
 
@@ -207,7 +208,7 @@ def _kept():
     if CONF.kubernetes.limits_from != 'api':
         return None
     try:
-        return last.load(CONF)
+        return checkpoint.load(CONF)
     except errors.LimitsError:
         return None
 
@@ -245,16 +246,16 @@ def _libvirt_guests():
 # What it means
 
 
-def compare(reasons, there, record, known):
+def compare(may_be, there, record, known):
     """Return the state of a part of the node.
 
-    :param reasons: those which the part may be
+    :param may_be: those reasons which the part may be
     :param there: those of them that there are
-    :param record: service.Record
-    :param known: the service.Kept of nova-compute, or None
+    :param record: reasons.Record
+    :param known: the reasons.Kept of nova-compute, or None
     """
-    known = known or service.assumed(record)
-    if there != known.acted & reasons:
+    known = known or reasons.assume(record)
+    if there != known.acted & may_be:
         return f'{BEHIND}: nova-compute has not seen it'
     if record.disabled and not record.ours:
         return f'{ADMINISTRATOR}: disabled it'
@@ -307,7 +308,7 @@ def _limits(state, problem, nova, kept, lost):
         word = f'{BEHIND}: nova-compute has not seen it'
     else:
         word = FOLLOWS
-    return Part('limits', story.amounts(state.budget), shown, word)
+    return Part('limits', messages.describe(state.budget), shown, word)
 
 
 def _fits(budget, nova):
@@ -315,11 +316,11 @@ def _fits(budget, nova):
 
     Where the limit is nothing, Nova keeps what there was and reserves it.
     """
-    allowed = inventory.limits(budget, CONF.kubernetes.unlimited)
+    allowed = bounds.limits(budget, CONF.kubernetes.unlimited)
     return all(not allowed[resource_class] or has <= allowed[resource_class]
                for resource_class, has in (
-                   (inventory.VCPU, nova.vcpus),
-                   (inventory.MEMORY_MB, nova.memory_mb)))
+                   (bounds.VCPU, nova.vcpus),
+                   (bounds.MEMORY_MB, nova.memory_mb)))
 
 
 def _budget(found, kept, state):
@@ -327,7 +328,7 @@ def _budget(found, kept, state):
         return Part('budget', '', 'none kept',
                     OFF if CONF.kubernetes.limits_from != 'api' else UNKNOWN)
     same = state and kept[0] == state.budget
-    return Part('budget', '', f'{story.amounts(kept[0])}, of '
+    return Part('budget', '', f'{messages.describe(kept[0])}, of '
                               f'{words(found["age_seconds"])} ago',
                 FOLLOWS if same else STALE)
 

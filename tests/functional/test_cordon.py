@@ -22,7 +22,7 @@ from nova import objects
 from nova.tests import fixtures as nova_fixtures
 
 from nova_k8s.cmd import status
-from nova_k8s import node
+from nova_k8s.kube import node
 from tests.functional import base
 from tests.functional import cluster
 from tests.functional import control_plane
@@ -47,7 +47,7 @@ class CordonTestBase(base.ServersTestBase):
         for name, seconds in (('PERIOD', 3), ('LAST_DELAY', 1),
                               ('FIRST_DELAY', 0.2), ('PROBATION', 0.5)):
             self.useFixture(fixtures.MonkeyPatch(
-                f'nova_k8s.watch.{name}', seconds))
+                f'nova_k8s.kube.watch.{name}', seconds))
         self.compute = self.useFixture(cluster.ComputePod(policies=True))
         self.plane = self.compute.plane
         self.node = self.compute.node

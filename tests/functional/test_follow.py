@@ -19,12 +19,12 @@ import fixtures
 from kubernetes.config import incluster_config
 import testtools
 
-from nova_k8s import budget
-from nova_k8s import follow
-from nova_k8s import inventory
-from nova_k8s.sources import api
-from nova_k8s import story
-from nova_k8s import watch
+from nova_k8s.inventory import bounds
+from nova_k8s.kube import watch
+from nova_k8s.limits import budget
+from nova_k8s.limits import messages
+from nova_k8s.limits.sources import api
+from nova_k8s.limits import watcher
 from tests.functional import cluster
 from tests.functional import fault_proxy
 
@@ -47,7 +47,7 @@ class FollowTestBase(testtools.TestCase):
         for name, seconds in (('PERIOD', 3), ('LAST_DELAY', 1),
                               ('FIRST_DELAY', 0.2), ('PROBATION', 0.5)):
             self.useFixture(fixtures.MonkeyPatch(
-                f'nova_k8s.watch.{name}', seconds))
+                f'nova_k8s.kube.watch.{name}', seconds))
         self.compute = self.useFixture(cluster.ComputePod())
         self.plane = self.compute.plane
         self.proxy = self.useFixture(
@@ -62,8 +62,8 @@ class FollowTestBase(testtools.TestCase):
         self.allowed = self.FIRST
         source = api.from_conf(
             conf or self.compute.conf(self.proxy, **options))
-        state = follow.State(follow.first(source, 10))
-        self.follower = follow.Follower(source, state, self.tell, self.push)
+        state = watcher.State(watcher.read_first(source, 10))
+        self.follower = watcher.Watcher(source, state, self.tell, self.push)
         self.addCleanup(self.follower.stop)
         self.follower.start()
         self.wait(lambda: self.connected(source))
@@ -74,7 +74,7 @@ class FollowTestBase(testtools.TestCase):
 
     def tell(self, before, after):
         self.note()
-        self.lines += story.of(before, after, 'error')
+        self.lines += messages.for_change(before, after, 'error')
 
     def push(self):
         self.pushes.append(self.note())
@@ -89,8 +89,8 @@ class FollowTestBase(testtools.TestCase):
 
     def reported(self):
         """(VCPU, MiB) that guests may use."""
-        limits = inventory.limits(self.follower.state.budget, 'error')
-        return limits[inventory.VCPU], limits[inventory.MEMORY_MB]
+        limits = bounds.limits(self.follower.state.budget, 'error')
+        return limits[bounds.VCPU], limits[bounds.MEMORY_MB]
 
     def reasons(self):
         return [line.reason for line in self.lines]
@@ -176,7 +176,7 @@ class ResizeTest(FollowTestBase):
         # One for each pause, and those at both ends.
         self.assertLessEqual(
             len(self.pushes),
-            (time.monotonic() - begin) / follow.SETTLE + 2)
+            (time.monotonic() - begin) / watcher.SETTLE + 2)
 
 
 class PodTest(FollowTestBase):
@@ -326,8 +326,8 @@ class OutageTest(FollowTestBase):
         self.follower._stop.wait = note
         self.proxy.cut()
         self.wait(lambda: len(
-            [d for d in delays if d and d != follow.SETTLE]) > 6)
-        delays = [d for d in delays if d and d != follow.SETTLE]
+            [d for d in delays if d and d != watcher.SETTLE]) > 6)
+        delays = [d for d in delays if d and d != watcher.SETTLE]
         self.assertLessEqual(max(delays), watch.LAST_DELAY)
         self.assertGreater(delays[2], delays[0])
         self.assertEqual(len(delays), len(set(delays)))
@@ -441,7 +441,7 @@ class StartTest(FollowTestBase):
         source = api.from_conf(self.compute.conf(self.proxy))
         begin = time.monotonic()
         exc = self.assertRaises(
-            budget.errors.Unreadable, follow.first, source, 2)
+            budget.errors.Unreadable, watcher.read_first, source, 2)
         self.assertGreater(time.monotonic() - begin, 1.9)
         self.assertIn(self.compute.pod.metadata.name, str(exc))
         self.assertIn(self.proxy.url, str(exc))

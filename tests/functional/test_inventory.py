@@ -19,7 +19,7 @@ import fixtures
 from nova.virt.libvirt import driver
 
 from nova_k8s.cmd import report
-from nova_k8s import inventory
+from nova_k8s.inventory import bounds
 from tests.functional import base
 
 
@@ -31,11 +31,11 @@ class ReportedTest(base.ServersTestBase):
         self.assertEqual(
             {'total': 7, 'reserved': 0, 'min_unit': 1, 'max_unit': 7,
              'step_size': 1, 'allocation_ratio': 1.0},
-            found[inventory.VCPU])
+            found[bounds.VCPU])
         self.assertEqual(
             {'total': 2000, 'reserved': 0, 'min_unit': 1, 'max_unit': 2000,
              'step_size': 1, 'allocation_ratio': 1.0},
-            found[inventory.MEMORY_MB])
+            found[bounds.MEMORY_MB])
         self.assertIn('DISK_GB', found)
 
     def test_hypervisors_api_tells_the_same(self):
@@ -47,9 +47,9 @@ class ReportedTest(base.ServersTestBase):
     def test_never_more_than_the_machine(self):
         self.start(cpu='1k', memory='1Pi')
         found = self.inventory()
-        self.assertEqual(16, found[inventory.VCPU]['total'])
+        self.assertEqual(16, found[bounds.VCPU]['total'])
         self.assertEqual(base.HOST_MEMORY_MB,
-                         found[inventory.MEMORY_MB]['total'])
+                         found[bounds.MEMORY_MB]['total'])
         self.assertIn('allows 1000 VCPU, the machine has 16',
                       self.stdlog.logger.output)
 
@@ -57,16 +57,16 @@ class ReportedTest(base.ServersTestBase):
         self.flags(reserved_host_memory_mb=512, cpu_allocation_ratio=4.0)
         self.start(cpu='2', memory='2Gi')
         found = self.inventory()
-        self.assertEqual(512, found[inventory.MEMORY_MB]['reserved'])
-        self.assertEqual(4.0, found[inventory.VCPU]['allocation_ratio'])
+        self.assertEqual(512, found[bounds.MEMORY_MB]['reserved'])
+        self.assertEqual(4.0, found[bounds.VCPU]['allocation_ratio'])
 
     def test_unlimited_host(self):
         self.flags(unlimited='host', group='kubernetes')
         self.start(cpu='2')
         found = self.inventory()
-        self.assertEqual(2, found[inventory.VCPU]['total'])
+        self.assertEqual(2, found[bounds.VCPU]['total'])
         self.assertEqual(base.HOST_MEMORY_MB,
-                         found[inventory.MEMORY_MB]['total'])
+                         found[bounds.MEMORY_MB]['total'])
 
 
 class FullTest(base.ServersTestBase):
@@ -97,8 +97,8 @@ class ShrinkTest(base.ServersTestBase):
         usages = self.placement.get(
             '/resource_providers/%s/usages' % self.compute_rp_uuids['compute1']
         ).body['usages']
-        self.assertEqual(2, usages[inventory.VCPU])
-        self.assertEqual(2048, usages[inventory.MEMORY_MB])
+        self.assertEqual(2, usages[bounds.VCPU])
+        self.assertEqual(2048, usages[bounds.MEMORY_MB])
 
     def assert_recovers(self):
         self.set_limits(cpu='4', memory='4Gi')
@@ -312,7 +312,7 @@ class ReportTest(base.ServersTestBase):
         machine = 'cpus=%d,memory=%dMi' % (
             len(host.get_online_cpus()), host.get_memory_mb_total())
         result, _ = report.report(machine)
-        self.assertEqual({rc: found[rc] for rc in inventory.FIELDS
+        self.assertEqual({rc: found[rc] for rc in bounds.FIELDS
                           if rc in found}, result['inventory'])
 
     def test_limits(self):

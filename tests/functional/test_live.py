@@ -21,8 +21,8 @@ import nova.conf
 import testtools
 
 from nova_k8s.cmd import report
-from nova_k8s import inventory
-from nova_k8s import last
+from nova_k8s.inventory import bounds
+from nova_k8s.limits import checkpoint
 from tests.functional import base
 from tests.functional import cluster
 from tests.functional import control_plane
@@ -41,7 +41,7 @@ class LiveTest(base.ServersTestBase):
         for name, seconds in (('PERIOD', 3), ('LAST_DELAY', 1),
                               ('FIRST_DELAY', 0.2), ('PROBATION', 0.5)):
             self.useFixture(fixtures.MonkeyPatch(
-                f'nova_k8s.watch.{name}', seconds))
+                f'nova_k8s.kube.watch.{name}', seconds))
         self.compute = self.useFixture(cluster.ComputePod(policies=True))
         self.proxy = self.useFixture(
             fault_proxy.FaultProxy(self.compute.plane))
@@ -75,9 +75,9 @@ class LiveTest(base.ServersTestBase):
         driver.virtapi._compute.rt.compute_nodes.clear()
         self.compute.resize(cpu='8', memory='8Gi')
         self.wait_for(8000, lambda:
-                      driver._follower.state.budget.cpu_millicores)
+                      driver._watcher.state.budget.cpu_millicores)
         time.sleep(0.5)
-        self.assertEqual(4, self.inventory()[inventory.VCPU]['total'])
+        self.assertEqual(4, self.inventory()[bounds.VCPU]['total'])
         self._run_periodics()
         self.wait_for_inventory(VCPU=(8, 0), MEMORY_MB=(8192, 0))
 
@@ -89,7 +89,7 @@ class LiveTest(base.ServersTestBase):
         self.assertIn('The last known limits stay in force: 4000 millicores',
                       self.stdlog.logger.output)
         result, _ = report.report('cpus=64,memory=64Gi')
-        self.assertEqual(4, result['inventory'][inventory.VCPU]['total'])
+        self.assertEqual(4, result['inventory'][bounds.VCPU]['total'])
         self.assertIn('stale: ', result['warnings'][0])
         self.compute.resize(cpu='2', memory='2Gi')
         self.proxy.restore()
@@ -110,16 +110,16 @@ class LiveTest(base.ServersTestBase):
 
     def test_what_was_kept_for_another_node_is_not_used(self):
         self.start_compute()
-        self.assertTrue(last.load(CONF))
-        with open(last.path(CONF), encoding='utf-8') as f:
+        self.assertTrue(checkpoint.load(CONF))
+        with open(checkpoint.path(CONF), encoding='utf-8') as f:
             record = json.load(f)
         record['key']['node'] = 'another'
-        with open(last.path(CONF), 'w', encoding='utf-8') as f:
+        with open(checkpoint.path(CONF), 'w', encoding='utf-8') as f:
             json.dump(record, f)
-        self.assertIsNone(last.load(CONF))
-        with open(last.path(CONF), 'w', encoding='utf-8') as f:
+        self.assertIsNone(checkpoint.load(CONF))
+        with open(checkpoint.path(CONF), 'w', encoding='utf-8') as f:
             f.write('{"key": {}, "budget"')
-        self.assertIsNone(last.load(CONF))
+        self.assertIsNone(checkpoint.load(CONF))
         self.proxy.cut()
         self.refusal(lambda: self.restart_compute_service('compute1'))
 
@@ -143,7 +143,7 @@ class LiveTest(base.ServersTestBase):
                       self.event_reasons)
         self.proxy.cut()
         driver = self.computes['compute1'].driver
-        self.wait_for(True, lambda: driver._follower.state.stale)
+        self.wait_for(True, lambda: driver._watcher.state.stale)
         self.proxy.restore()
         told = ['LimitsAdopted', 'LimitsFollowed', 'LimitsStale',
                 'LimitsRead']
@@ -219,9 +219,9 @@ class LiveTest(base.ServersTestBase):
 
     def test_what_was_lost_does_not_come_back_with_a_restart(self):
         self.start_beside()
-        self.assertTrue(last.load(CONF))
+        self.assertTrue(checkpoint.load(CONF))
         self.remove_pod()
-        self.assertIsNone(last.load(CONF))
+        self.assertIsNone(checkpoint.load(CONF))
         self.proxy.cut()
         line = self.refusal(lambda: self.restart_compute_service('compute1'))
         self.assertIn(self.proxy.url, line)

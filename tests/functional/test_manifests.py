@@ -22,7 +22,7 @@ import testtools
 import yaml
 
 from nova_k8s import conf
-from nova_k8s.sources import api
+from nova_k8s.limits.sources import api
 from tests.functional import control_plane
 from tests.functional import test_control_plane
 
@@ -324,7 +324,7 @@ class ReportTest(TestCase):
 
     def test_both_tell_the_same(self):
         from nova_k8s import budget
-        from nova_k8s.sources import manifest
+        from nova_k8s.limits.sources import manifest
 
         found = [manifest.Source(str(BASE / 'libvirt.yaml')).read()]
         path = self.useFixture(fixtures.TempDir()).join('sidecar.yaml')

@@ -26,9 +26,9 @@ from nova.tests.functional.api import client
 from nova.tests.functional.libvirt import base as libvirt_base
 from testtools import content
 
-from nova_k8s import inventory
-from nova_k8s import needs
-from nova_k8s import overhead
+from nova_k8s.accounting import instance_overhead
+from nova_k8s.accounting import overhead
+from nova_k8s.inventory import bounds
 from tests.functional import base
 
 CONF = nova.conf.CONF
@@ -46,7 +46,7 @@ class OverheadTestBase(base.ServersTestBase):
 
     def cost(self, memory_mb=512, vcpus=1):
         """What a guest costs beyond its memory."""
-        settings = needs.settings(CONF)
+        settings = instance_overhead.settings_from(CONF)
         return overhead.need(
             overhead.guest(memory_mb, vcpus, {}, {}, settings),
             settings).overhead_mb
@@ -62,7 +62,7 @@ class OverheadTestBase(base.ServersTestBase):
         return OTHERS + sum(costs) + ahead * max(costs, default=0)
 
     def memory(self, host='compute1'):
-        return self.inventory(host)[inventory.MEMORY_MB]
+        return self.inventory(host)[bounds.MEMORY_MB]
 
     def assert_reserved(self, expected, host='compute1'):
         deadline = time.monotonic() + 10
@@ -75,12 +75,13 @@ class OverheadTestBase(base.ServersTestBase):
         """It is so, and an audit and a restart find the same."""
         self.assert_reserved(expected, host)
         self._run_periodics()
-        # What the keeper would change, it has changed by then.
+        # What the publisher would change, it has changed by then.
         time.sleep(0.3)
         self.assert_reserved(expected, host)
         self.restart_compute_service(host)
         self.assert_reserved(expected, host)
-        self.assertEqual({}, self.computes[host].driver._ledger._held)
+        self.assertEqual(
+            {}, self.computes[host].driver._accounts._ledger._held)
 
 
 class FullTest(OverheadTestBase):
@@ -288,7 +289,8 @@ class MoveTest(libvirt_base.LibvirtMigrationMixin, OverheadTestBase):
         time.sleep(0.3)
         for host, memories in zip(self.hosts, (first, second)):
             self.assert_reserved(self.reserved(*memories), host)
-            self.assertEqual({}, self.computes[host].driver._ledger._held)
+            self.assertEqual(
+                {}, self.computes[host].driver._accounts._ledger._held)
 
     def assert_both_after_restart(self, first, second):
         """The same, with nova-compute restarted in the middle of a move."""
@@ -413,14 +415,15 @@ class MoveTest(libvirt_base.LibvirtMigrationMixin, OverheadTestBase):
             self.server['id'])['status'])
         self.assertIn('Failed to take a live migration',
                       self.stdlog.logger.output)
-        self.assertEqual({}, self.dest.driver._ledger._held)
+        self.assertEqual({}, self.dest.driver._accounts._ledger._held)
 
     def _ends(self, job, status):
         # Nova tells the destination of a failure only where disks were
         # copied: the room is given up when its time is over.
         hold = 5
-        self.useFixture(fixtures.MockPatch('nova_k8s.needs.hold_time',
-                                           return_value=hold))
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.accounting.instance_overhead.hold_time',
+            return_value=hold))
         self.ending = job
         self.server = self.boot_on('compute1')
         self._live_migrate(self.server, migration_expected_state=status)

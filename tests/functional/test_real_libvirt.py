@@ -26,8 +26,8 @@ import nova.conf
 import testtools
 import yaml
 
+from nova_k8s.accounting import usage
 from nova_k8s import conf
-from nova_k8s import measure
 from tests.functional import real_libvirt
 
 conf.register_opts(nova.conf.CONF)
@@ -103,7 +103,7 @@ class CostTest(GuestTestBase):
         # No guest costs as little as is estimated here.
         self.flags(overhead_addition_mb=1, reserve_ahead=0, group='kubernetes')
         self.useFixture(fixtures.MonkeyPatch(
-            'nova_k8s.keeper.MEASURE_EVERY', 1))
+            'nova_k8s.inventory.publisher.MEASURE_EVERY', 1))
         super().setUp()
         self.seen_mb = []
 
@@ -114,9 +114,9 @@ class CostTest(GuestTestBase):
                     (found.overhead_kb + found.translated_kb) / 1024))
             return found
 
-        measured = measure.Process.used
+        measured = usage.Process.used
         self.useFixture(fixtures.MonkeyPatch(
-            'nova_k8s.measure.Process.used', used))
+            'nova_k8s.accounting.usage.Process.used', used))
 
     def reserved(self):
         return self.inventories()['MEMORY_MB']['reserved']
@@ -136,7 +136,7 @@ class CostTest(GuestTestBase):
         # What QEMU is known to need at least, and far from the memory of the
         # guest itself.
         pid = self.embed.guests()[server['id']]['pid']
-        self.assertEqual(pid, measure.guests()[server['id']].pid)
+        self.assertEqual(pid, usage.guests()[server['id']].pid)
         self.assertGreater(reserved, 10)
         self.assertLess(reserved, 128)
         # The most that was seen: QEMU gives back some of it after the boot.

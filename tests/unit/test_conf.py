@@ -20,10 +20,10 @@ from placement.schemas import inventory as inventory_schema
 
 from nova_k8s import conf
 from nova_k8s import errors
-from nova_k8s import sources
-from nova_k8s.sources import api
-from nova_k8s.sources import downward_api
-from nova_k8s.sources import manifest
+from nova_k8s.limits import sources
+from nova_k8s.limits.sources import api
+from nova_k8s.limits.sources import downward_api
+from nova_k8s.limits.sources import manifest
 from tests.unit import base
 
 CONF = nova.conf.CONF

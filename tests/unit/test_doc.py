@@ -89,7 +89,7 @@ class PagesTest(testtools.TestCase):
     def setUp(self):
         super().setUp()
         self.pages = {path: path.read_text() for path in (
-            *DOC.glob('*.rst'), TOP / 'CONTRIBUTING.rst',
+            *DOC.rglob('*.rst'), TOP / 'CONTRIBUTING.rst',
             TOP / 'devstack' / 'README.rst')}
 
     def test_options_exist(self):
@@ -139,3 +139,21 @@ class PagesTest(testtools.TestCase):
         for name, chart in charts.items():
             self.assertIn(f'{name} {chart["version"]}',
                           self.pages[DOC / 'comparison.rst'])
+
+
+class ArchitectureTest(testtools.TestCase):
+    """The page for contributors has every room and module."""
+
+    def test_modules(self):
+        page = (DOC / 'contributor' / 'architecture.rst').read_text()
+        package = TOP / 'nova_k8s'
+        names = {path.stem for path in package.rglob('*.py')
+                 if path.stem != '__init__' and path.parent != package and
+                 'sources' not in path.parts and 'cmd' not in path.parts}
+        self.assertGreater(len(names), 20)
+        self.assertEqual([], sorted(
+            name for name in names if f'``{name}``' not in page))
+        rooms = {path.parent.name for path in package.glob('*/__init__.py')}
+        self.assertEqual([], sorted(
+            name for name in rooms if f'``{name}``' not in page and
+            f'{name}/' not in page))

@@ -34,15 +34,17 @@ from nova.virt.libvirt import driver as libvirt_driver
 from oslo_config import fixture as config_fixture
 import yaml
 
-from nova_k8s import budget
+from nova_k8s.accounting import accounts
+from nova_k8s.accounting import overhead
 from nova_k8s import driver
 from nova_k8s import errors
-from nova_k8s import follow
-from nova_k8s import inventory
-from nova_k8s import node as kube_node
-from nova_k8s import overhead
-from nova_k8s import service
-from nova_k8s import story
+from nova_k8s.inventory import bounds
+from nova_k8s.inventory import reported
+from nova_k8s.kube import node as kube_node
+from nova_k8s.limits import budget
+from nova_k8s.limits import messages
+from nova_k8s.limits import watcher
+from nova_k8s.service import reasons
 from tests.unit import base
 
 CONF = nova.conf.CONF
@@ -107,8 +109,12 @@ class DriverTestBase(base.TestCase):
             objects.ComputeNode, 'get_by_nodename', node))
 
     def follow(self, present):
-        self.driver._follower = follow.Follower(
-            None, follow.State(present), None, None)
+        self.driver._watcher = watcher.Watcher(
+            None, watcher.State(present), None, None)
+        if not self.driver._reported:
+            self.driver._publisher = mock.Mock()
+            self.driver._reported = reported.Reported(
+                self.driver._budget, CONF.kubernetes.unlimited)
 
     def manifest(self, name='compute', node=None, **limits):
         path = self.folder() + '/pod.yaml'
@@ -183,16 +189,16 @@ class StartTest(DriverTestBase):
         self.flags(group='kubernetes', limits_from='api', pod_name='p',
                    namespace='n', follow_cordon=False, node_name=NODE)
         self.flags(state_path=self.folder())
-        self.useFixture(fixtures.MockPatch('nova_k8s.events.Recorder'))
+        self.useFixture(fixtures.MockPatch('nova_k8s.kube.events.Recorder'))
         away = errors.Unreadable('no answer')
         for answer in (some(cpu=500), some(cpu=None, missing=('a field',)),
                        errors.Refused('not found')):
             for found, starts in ((some(), True), (away, True),
                                   (answer, False), (away, False)):
                 self.useFixture(fixtures.MockPatch(
-                    'nova_k8s.sources.from_conf'))
+                    'nova_k8s.limits.sources.from_conf'))
                 self.useFixture(fixtures.MockPatch(
-                    'nova_k8s.follow.first', side_effect=[found]))
+                    'nova_k8s.limits.watcher.read_first', side_effect=[found]))
                 self.driver = driver.K8sLibvirtDriver(fake.FakeVirtAPI())
                 if starts:
                     self._start()
@@ -327,7 +333,7 @@ class ReportTest(DriverTestBase):
     def setUp(self):
         super().setUp()
         self.driver._node_name = NODE
-        self.machine = {inventory.VCPU: 64, inventory.MEMORY_MB: 2 ** 18}
+        self.machine = {bounds.VCPU: 64, bounds.MEMORY_MB: 2 ** 18}
         test = self
 
         def update_provider_tree(self, tree, nodename, allocations=None):
@@ -337,8 +343,8 @@ class ReportTest(DriverTestBase):
             self.provider_tree = copy.deepcopy(tree)
 
         def get_available_resource(self, nodename):
-            return {'vcpus': test.machine[inventory.VCPU],
-                    'memory_mb': test.machine[inventory.MEMORY_MB],
+            return {'vcpus': test.machine[bounds.VCPU],
+                    'memory_mb': test.machine[bounds.MEMORY_MB],
                     'local_gb': 100, 'hypervisor_hostname': 'random-x7k2p'}
 
         self.patch_stock(update_provider_tree=update_provider_tree,
@@ -349,6 +355,11 @@ class ReportTest(DriverTestBase):
     def _report(self, present):
         self.follow(present)
         self.driver.update_provider_tree(self.tree, NODE)
+        if self.driver._publisher.wake.called:
+            # It writes what is wanted, and the next audit finds that.
+            found = self.driver._reported
+            found._records = found._wanted()
+            self.driver.update_provider_tree(self.tree, NODE)
         found = self.tree.data(NODE).inventory
         # What spawn() and others look at later.
         self.assertEqual(
@@ -358,8 +369,8 @@ class ReportTest(DriverTestBase):
         data = self.driver.get_available_resource(NODE)
         self.assertEqual(NODE, data['hypervisor_hostname'])
         self.assertEqual(100, data['local_gb'])
-        for name, field in ((inventory.VCPU, 'vcpus'),
-                            (inventory.MEMORY_MB, 'memory_mb')):
+        for name, field in ((bounds.VCPU, 'vcpus'),
+                            (bounds.MEMORY_MB, 'memory_mb')):
             self.assertEqual(found[name]['total'] if name in found else 0,
                              data[field])
         return {name: (each['total'], each['reserved'])
@@ -381,7 +392,7 @@ class ReportTest(DriverTestBase):
                          self._report(some(None)))
 
     def test_class_that_nova_does_not_offer(self):
-        self.machine[inventory.VCPU] = 0
+        self.machine[bounds.VCPU] = 0
         self.assertEqual({'MEMORY_MB': (8192, 0)}, self._report(some()))
 
     def test_resource_before_the_first_report(self):
@@ -393,12 +404,13 @@ class ReportTest(DriverTestBase):
     def test_class_that_nova_offers_no_longer(self):
         # As if all CPUs were dedicated since: those allocated are still there.
         self._report(some())
-        self.machine[inventory.VCPU] = 0
+        self.machine[bounds.VCPU] = 0
         self.assertEqual((4, 4), self._report(some())['VCPU'])
 
     def test_only_what_was_read_is_kept(self):
-        save = self.useFixture(fixtures.MockPatch('nova_k8s.last.save')).mock
-        present, stale = follow.State(some()), follow.State(some(), 'away')
+        save = self.useFixture(
+            fixtures.MockPatch('nova_k8s.limits.checkpoint.save')).mock
+        present, stale = watcher.State(some()), watcher.State(some(), 'away')
         for before, after in ((present, stale), (stale, stale)):
             self.driver._tell(before, after)
         save.assert_not_called()
@@ -418,127 +430,16 @@ class ReportTest(DriverTestBase):
         self.assertEqual(1, self.log.output.count('resources.requests.cpu'))
 
 
-class PushTest(DriverTestBase):
-
-    def setUp(self):
-        super().setUp()
-        self.driver._node_name = NODE
-        self.follow(some())
-        self.driver._stock = {inventory.VCPU: record(64),
-                              inventory.MEMORY_MB: record(2 ** 18)}
-        self.tracker = mock.create_autospec(
-            resource_tracker.ResourceTracker, instance=True)
-        self.node = mock.Mock(uuid=UUID, vcpus=64, memory_mb=65536,
-                              memory_mb_used=512)
-        self.tracker.compute_nodes = {NODE: self.node}
-        self.tracker.reportclient = mock.create_autospec(
-            report.SchedulerReportClient, instance=True)
-        self.tree = provider_tree.ProviderTree()
-        self.tree.new_root(NODE, UUID)
-        self.tracker.reportclient._provider_tree = self.tree
-        self.write = self.useFixture(fixtures.MockPatch(
-            'nova_k8s.placement.write',
-            return_value=({'DISK_GB': record(9)}, 7))).mock
-        self.tracker.attach_mock(self.write, 'write')
-        self.driver.virtapi = manager.ComputeVirtAPI(
-            mock.Mock(rt=self.tracker))
-
-    @property
-    def wanted(self):
-        return {inventory.VCPU: record(4), inventory.MEMORY_MB: record(8192)}
-
-    def test_nothing_to_write(self):
-        self.tracker.disabled.return_value = False
-        self.driver._reported = self.wanted
-        self.driver._publish()
-        self.write.assert_not_called()
-
-    def test_what_was_not_written_is_written_later(self):
-        self.tracker.disabled.return_value = False
-        self.write.side_effect = errors.NotWritten()
-        self.assertRaises(errors.NotWritten, self.driver._publish)
-        self.write.side_effect = None
-        self.driver._publish()
-        self.assertEqual(2, self.write.call_count)
-        self.assertEqual(self.wanted, self.driver._reported)
-
-    def test_no_audit(self):
-        self.tracker.disabled.return_value = False
-        self.driver._publish()
-        self.assertEqual(
-            [mock.call.disabled(NODE),
-             mock.call.write(self.tracker.reportclient, UUID, self.wanted)],
-            self.tracker.mock_calls)
-        # Nova's client has what Placement answered.
-        known = self.tree.data(UUID)
-        self.assertEqual(({'DISK_GB': record(9)}, 7),
-                         (known.inventory, known.generation))
-
-    def test_ratio_that_was_set_in_placement_stays(self):
-        self.driver._keeper = mock.Mock()
-        self.driver._others = None
-
-        def report(tree, nodename, allocations=None):
-            # What Nova does where nova.conf has no ratio.
-            ratio = tree.data(nodename).inventory.get(
-                inventory.VCPU, {}).get('allocation_ratio', 4.0)
-            tree.update_inventory(nodename, {
-                inventory.VCPU: dict(record(64), allocation_ratio=ratio)})
-            self.driver.provider_tree = tree
-
-        self.patch_stock(update_provider_tree=mock.Mock(side_effect=report))
-        self.driver.update_provider_tree(self.tree, NODE)
-        found = self.tree.data(NODE).inventory[inventory.VCPU]
-        self.assertEqual((4, 4.0), (found['total'], found['allocation_ratio']))
-        self.tree.update_inventory(NODE, {
-            inventory.VCPU: dict(found, allocation_ratio=2.0)})
-        for _ in range(3):
-            self.driver.update_provider_tree(self.tree, NODE)
-            found = self.tree.data(NODE).inventory[inventory.VCPU]
-            self.assertEqual((4, 2.0),
-                             (found['total'], found['allocation_ratio']))
-        self.driver._keeper.wake.assert_not_called()
-
-    def test_provider_that_the_client_does_not_know(self):
-        self.tracker.disabled.return_value = False
-        self.tree.remove(UUID)
-        self.driver._publish()
-        self.assertFalse(self.tree.exists(UUID))
-        self.assertEqual(self.wanted, self.driver._reported)
-
-    def test_compute_node_has_the_same(self):
-        self.tracker.disabled.return_value = False
-        self.driver._publish()
-        self.assertEqual((4, 8192, 8192 - 512), (
-            self.node.vcpus, self.node.memory_mb, self.node.free_ram_mb))
-        self.node.save.assert_called_once_with()
-        # What is reserved changes with every guest, and is not in it.
-        self.driver._reported = {}
-        self.driver._publish()
-        self.node.save.assert_called_once_with()
-
-    def test_not_before_nova_knows_the_node(self):
-        self.tracker.disabled.return_value = True
-        self.driver._publish()
-        self.assertEqual([mock.call.disabled(NODE)], self.tracker.mock_calls)
-
-    def test_failure_is_for_the_worker(self):
-        self.tracker.disabled.return_value = False
-        self.write.side_effect = RuntimeError('unreachable')
-        self.assertRaises(RuntimeError, self.driver._publish)
-        self.node.save.assert_not_called()
-
-
 class LiveMigrationTest(DriverTestBase):
     """Room that is held for a guest on its way here."""
 
     def setUp(self):
         super().setUp()
         self.follow(some())
-        self.driver._others = mock.Mock(mb=0)
-        self.driver._needs = mock.Mock(
-            return_value=overhead.Need(512, 60, 512))
-        self.driver._keeper = mock.Mock()
+        self.changed = self.driver._publisher.wake
+        self.driver._accounts = accounts.Accounts(
+            CONF, mock.Mock(return_value=overhead.Need(512, 60, 512)),
+            mock.Mock(mb=0), lambda: 8192, self.changed)
         self.instance = mock.Mock(uuid=UUID)
 
     def check(self, **stock):
@@ -548,19 +449,26 @@ class LiveMigrationTest(DriverTestBase):
 
     @property
     def held(self):
-        return self.driver._ledger.holds(UUID)
+        return self.driver._accounts._ledger.holds(UUID)
 
     def test_held(self):
         self.assertEqual('data', self.check(return_value='data'))
         self.assertTrue(self.held)
-        self.driver._keeper.wake.assert_called_once_with()
+        self.changed.assert_called_once_with()
+
+    def test_no_room(self):
+        self.driver._accounts._limit_mb = lambda: 571
+        exc = self.assertRaises(exception.MigrationPreCheckError, self.check)
+        self.assertIn('leaves 571 MiB', str(exc))
+        self.assertFalse(self.held)
+        self.changed.assert_not_called()
 
     def test_released_when_nova_refuses(self):
         self.assertRaises(
             exception.MigrationPreCheckError, self.check,
             side_effect=exception.MigrationPreCheckError(reason='CPU'))
         self.assertFalse(self.held)
-        self.assertEqual(2, self.driver._keeper.wake.call_count)
+        self.assertEqual(2, self.changed.call_count)
 
     def roll_back(self, **stock):
         self.check()
@@ -619,12 +527,13 @@ class ServiceTest(DriverTestBase):
 
     def test_events(self):
         self.driver._recorder = mock.Mock()
-        line = story.Line(story.NORMAL, 'ComputeServiceEnabled', 'Enabled.')
+        line = messages.Line(
+            messages.NORMAL, 'ComputeServiceEnabled', 'Enabled.')
         self.driver._tell_of_service(line, None)
         self.driver._tell_of_service(line, kube_node.Node(NODE, 'uid-1'))
         self.assertEqual(
             [mock.call.record(budget.Reference('Node', NODE, 'uid-1'),
-                              story.NORMAL, 'ComputeServiceEnabled',
+                              messages.NORMAL, 'ComputeServiceEnabled',
                               'Enabled.')],
             self.driver._recorder.mock_calls)
         self.assertEqual(2, self.log.output.count('Enabled.'))
@@ -678,7 +587,7 @@ class NovaTest(base.TestCase):
             set(stock.__code__.co_names) -
             {'LOG', 'debug', 'warning', 'exception', 'ComputeHostNotFound',
              'Exception', 'nova_context', 'get_admin_context'})
-        self.assertEqual(libvirt_driver.DISABLE_PREFIX, service.PREFIX)
+        self.assertEqual(libvirt_driver.DISABLE_PREFIX, reasons.PREFIX)
 
     def test_way_to_placement(self):
         inspect.signature(
@@ -714,7 +623,7 @@ class NovaTest(base.TestCase):
                  ('context', [], 'node')),
                 (tracker.build_failed, ('node',))):
             inspect.signature(method).bind(None, *arguments)
-        # What admission.follow() builds on: all that is counted passes here.
+        # What claims.follow() builds on: all that is counted passes here.
         for method in (tracker._update_usage_from_instance,
                        tracker._update_usage_from_migration,
                        tracker._drop_move_claim):

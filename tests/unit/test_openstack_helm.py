@@ -19,9 +19,9 @@ import nova.conf
 import testtools
 import yaml
 
-from nova_k8s import budget
 from nova_k8s import conf
-from nova_k8s.sources import manifest
+from nova_k8s.limits import budget
+from nova_k8s.limits.sources import manifest
 
 CONF = nova.conf.CONF
 conf.register_opts(CONF)

@@ -28,13 +28,13 @@ from oslo_config import cfg
 import testscenarios
 import yaml
 
-from nova_k8s import budget
 from nova_k8s.cmd import main
 from nova_k8s.cmd import report
 from nova_k8s import conf
 from nova_k8s import errors
-from nova_k8s import kube
-from nova_k8s import last
+from nova_k8s.kube import client as kube_client
+from nova_k8s.limits import budget
+from nova_k8s.limits import checkpoint
 from tests.unit import api_server
 from tests.unit import base
 
@@ -60,6 +60,7 @@ class ReportTestBase(base.TestCase):
     def setUp(self):
         super().setUp()
         conf.register_opts(CONF)
+        base.forget_override(CONF, 'reserved_host_memory_mb')
         self.addCleanup(self._forget)
 
     @staticmethod
@@ -452,7 +453,7 @@ class ApiTest(ReportTestBase):
             logging.getLogger('urllib3').error('noise')
             raise errors.Unreadable('401: Unauthorized')
 
-        with mock.patch.object(kube, 'api_client', refuse):
+        with mock.patch.object(kube_client, 'api_client', refuse):
             self.fail_with('401: Unauthorized; exec: process returned 1',
                            args=self.args)
         self._forget()
@@ -463,7 +464,7 @@ class ApiTest(ReportTestBase):
     def test_stale(self):
         self.server.will_list(workload(kind='Pod'))
         self.succeed(*self.args)
-        last.save(CONF, budget.Budget('Pod a/compute', 3000, GI))
+        checkpoint.save(CONF, budget.Budget('Pod a/compute', 3000, GI))
         self._forget()
         self.server.will_refuse(503, 'try later')
         found = json.loads(self.succeed(*self.args))

@@ -24,12 +24,13 @@ from oslo_config import fixture as config_fixture
 from rich import console
 import yaml
 
-from nova_k8s import budget
 from nova_k8s.cmd import main
 from nova_k8s.cmd import status
 from nova_k8s import errors
-from nova_k8s import node
-from nova_k8s import service
+from nova_k8s.kube import node
+from nova_k8s.limits import budget
+from nova_k8s.service import reasons
+from nova_k8s.service import record as records
 from tests.unit import base
 
 CONF = nova.conf.CONF
@@ -37,13 +38,13 @@ NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.timezone.utc)
 
 CORDONED = frozenset((node.CORDONED,))
 NOTHING = frozenset()
-ENABLED = service.Record(False)
-OURS = service.Record(True, 'AUTO: cordoned (Kubernetes node kube-1)')
-THEIRS = service.Record(True, 'maintenance')
+ENABLED = reasons.Record(False)
+OURS = reasons.Record(True, 'AUTO: cordoned (Kubernetes node kube-1)')
+THEIRS = reasons.Record(True, 'maintenance')
 
 
 def kept(acted=NOTHING, overridden=NOTHING):
-    return service.Kept(acted, overridden)
+    return reasons.Kept(acted, overridden)
 
 
 class CompareTest(base.TestCase):
@@ -65,8 +66,8 @@ class CompareTest(base.TestCase):
         (NOTHING, THEIRS, kept(), 'administrator: disabled'),
         (CORDONED, THEIRS, kept(), 'behind'),
         # Disabled for another reason, in spite of the cordon before.
-        (CORDONED, service.Record(True, 'AUTO: no budget'),
-         kept(CORDONED | {service.NO_BUDGET}, CORDONED),
+        (CORDONED, reasons.Record(True, 'AUTO: no budget'),
+         kept(CORDONED | {reasons.NO_BUDGET}, CORDONED),
          'administrator: enabled'),
     )
 
@@ -183,7 +184,7 @@ node_name = kube-1
         self.node = node.Node('kube-1', 'uid-1', cordoned=True)
         self.assertIn('behind', self._states()['cordoned'])
         self.nova = status.Nova(OURS, True, NOW, 4, 4096, 3)
-        service.File(self.state_path, 'host-1', 'kube-1').save(
+        records.File(self.state_path, 'host-1', 'kube-1').save(
             kept(CORDONED))
         found = self._status()
         part = found['parts'][0]

@@ -1,0 +1,180 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the pod uses besides guests: [kubernetes] reserved_memory_mb."""
+
+import pathlib
+
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from nova_k8s.accounting import usage
+from nova_k8s.confinement import cgroup
+
+LOG = logging.getLogger(__name__)
+
+# What is kept for the pod's other processes at least, in MiB: nova-compute,
+# libvirtd and virtlogd after start, before they had anything to do.
+FLOOR = 256
+
+# By how much it changes, and how far a measurement is kept away from the
+# next such step, in MiB: a daemon that breathes does not change inventories.
+STEP = 64
+HEADROOM = 32
+
+
+def configured_mb(conf):
+    """Return (MiB, option): memory for what runs in the pod besides guests.
+
+    MiB is None where it is to be measured. What the operator has set wins over
+    what is measured, and Nova's default over nothing.
+
+    :param conf: nova.conf.CONF
+    """
+    if conf.get_location('reserved_host_memory_mb').location not in (
+            cfg.Locations.opt_default, cfg.Locations.set_default):
+        return conf.reserved_host_memory_mb, 'reserved_host_memory_mb'
+    text = conf.kubernetes.reserved_memory_mb
+    return (None if text == 'auto' else int(text),
+            '[kubernetes] reserved_memory_mb')
+
+
+def measure_kb(folder, proc='/proc', known=None):
+    """Return what the processes of a cgroup use that belong to no guest.
+
+    Guests have cgroups of their own below it, or none, as libvirt is
+    configured.
+
+    :param known: the UUIDs of guests that are accounted for; None for all. A
+        guest that Nova has forgotten is one of the others until it ends.
+
+    :raises OSError: when the cgroup is not there, or may not be read
+    """
+    top = pathlib.Path(folder)
+    apart = [path for path in top.rglob('*')
+             if path.is_dir() and (path.name.endswith('.libvirt-qemu') or
+                                   path.name.startswith('machine-qemu'))]
+    used = cgroup.charged_kb(top) - sum(
+        cgroup.charged_kb(each) for each in apart)
+    pids = set()
+    for path in [top, *top.rglob('*')]:
+        if not path.is_dir() or any(each == path or each in path.parents
+                                    for each in apart):
+            continue
+        try:
+            pids.update((path / 'cgroup.procs').read_text().split())
+        except OSError:
+            continue
+    for uuid, guest in usage.guests(proc).items():
+        if known is not None and uuid not in known:
+            continue
+        for pid in (guest.pid, *guest.helpers):
+            if str(pid) in pids:
+                used -= usage.process_kb(proc, pid)
+    return max(0, used)
+
+
+def steady_mb(present_mb, measured_kb):
+    """Return what to keep for the pod's other processes.
+
+    More at once, less only when much less is needed, and slowly.
+
+    :param present_mb: what is kept now; 0 at first
+    """
+    wanted_mb = measured_kb // usage.KIB_PER_MIB + HEADROOM
+    wanted = max(FLOOR, -(-wanted_mb // STEP) * STEP)
+    if wanted >= present_mb:
+        return wanted
+    if wanted <= present_mb - 2 * STEP:
+        return present_mb - STEP
+    return present_mb
+
+
+class PodReserve:
+    """Memory to keep for nova-compute, libvirtd and the like.
+
+    Readers read ``mb``, in MiB; ``option`` is the option that decides it.
+
+    :param mb: None to measure it
+    :param folder: of the cgroup to measure, None where there is none
+    """
+
+    def __init__(self, mb, option, folder=None, proc='/proc'):
+        self.mb = mb
+        self.option = option
+        self._measured = mb is None
+        self._folder = folder
+        self._proc = proc
+        self._problem = None
+        if self._measured:
+            self.mb = FLOOR
+            self.measure()
+
+    def measure(self, known=None):
+        """Look again. Does I/O.
+
+        :param known: as for measure_kb()
+        """
+        if not self._measured:
+            return
+        if not self._folder:
+            self._tell('this process is in no cgroup of its own')
+            return
+        try:
+            used = measure_kb(self._folder, self._proc, known)
+        except OSError as exc:
+            self._tell(exc)
+            return
+        before, self.mb = self.mb, steady_mb(self.mb, used)
+        if self.mb != before:
+            LOG.info('Keeping %s MiB for what runs in the pod besides guests; '
+                     '%s uses %s KiB', self.mb, self._folder, used)
+
+    def _tell(self, problem):
+        if str(problem) != self._problem:
+            LOG.warning(
+                'Cannot measure what runs in the pod besides guests, %s MiB '
+                'are kept for it: %s. Set [kubernetes] pod_cgroup to the '
+                'cgroup to measure, or [kubernetes] reserved_memory_mb to '
+                'what is needed.', self.mb, problem)
+        self._problem = str(problem)
+
+
+def _limits_of_another(options):
+    """The option that may name another pod or container, or None."""
+    if options.limits_from == 'api' and options.pod_selector:
+        return 'pod_selector'
+    if options.limits_from != 'downward_api' and (
+            options.container not in (None, '', '*')):
+        return 'container'
+    return None
+
+
+def from_conf(conf, look=True):
+    """Return the PodReserve that nova.conf asks for. Does I/O.
+
+    :param conf: nova.conf.CONF
+    :param look: False where this is not the pod: what is kept at least, then
+    """
+    mb, option = configured_mb(conf)
+    if mb is not None or not look:
+        return PodReserve(FLOOR if mb is None else mb, option)
+    whose = _limits_of_another(conf.kubernetes)
+    if whose and not conf.kubernetes.pod_cgroup:
+        LOG.warning(
+            'What is kept for others is measured in the cgroup that '
+            'nova-compute runs in, and the limits may be those of another '
+            '([kubernetes] %s): set [kubernetes] pod_cgroup to the cgroup '
+            'that they bound, or [kubernetes] reserved_memory_mb to what its '
+            'other processes need.', whose)
+    return PodReserve(None, option,
+                      conf.kubernetes.pod_cgroup or cgroup.own_folder())

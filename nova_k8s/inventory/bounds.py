@@ -1,0 +1,197 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What Nova is told: the machine's inventory, bounded by the pod's Budget.
+
+Pure functions over the records that Nova's driver reports to Placement.
+"""
+
+from nova_k8s import errors
+
+VCPU = 'VCPU'
+MEMORY_MB = 'MEMORY_MB'
+
+# What the pod's limits bound, and the field of the limit.
+FIELDS = {VCPU: 'cpu', MEMORY_MB: 'memory'}
+
+
+def reserved_by_class(conf, memory_mb):
+    """By resource class, what is kept from guests.
+
+    :param conf: nova.conf.CONF
+    :param memory_mb: of MEMORY_MB
+    """
+    return {VCPU: conf.reserved_host_cpus, MEMORY_MB: memory_mb}
+
+
+def limits(budget, unlimited):
+    """Return the limit by resource class, in Placement's units.
+
+    0 says that nothing may be placed: there is no budget, or it has no limit.
+    None says that the machine is the limit.
+
+    :param budget: budget.Budget, or None where it was lost
+    :param unlimited: [kubernetes] unlimited: 'error' or 'host'
+    """
+    if budget is None:
+        return {VCPU: 0, MEMORY_MB: 0}
+    no_limit = None if unlimited == 'host' else 0
+    cores, memory_mb = budget.cpu_cores, budget.memory_mb
+    return {VCPU: no_limit if cores is None else cores,
+            MEMORY_MB: no_limit if memory_mb is None else memory_mb}
+
+
+def total(machine, limit, last):
+    """Return (total, closed) of one resource class.
+
+    closed says that all of the total must be reserved. A class once reported
+    never disappears: Placement refuses to remove one that is allocated, and
+    would keep the old, larger inventory.
+
+    :param machine: what the machine has
+    :param limit: as from limits()
+    :param last: the total last reported, 0 for none
+    """
+    if limit is None:
+        return (machine, False) if machine else (last, True)
+    bounded = min(machine, limit)
+    if bounded < 1:
+        return max(1, last), True
+    return bounded, False
+
+
+def apply(stock, limits, last, reserved_mb=None):
+    """Return the inventory of the compute node, within the limits.
+
+    :param stock: the records of Nova's driver by resource class
+    :param limits: as from limits()
+    :param last: the records last returned from here by resource class
+    :param reserved_mb: what is reserved of MEMORY_MB, where that is not what
+        Nova's driver reserves
+    """
+    inventory = dict(stock)
+    for resource_class, limit in limits.items():
+        before = last.get(resource_class)
+        record = stock.get(resource_class)
+        if record is None and before is None:
+            # Nova offers none of it: [compute] cpu_dedicated_set, say.
+            continue
+        machine = record['total'] if record else 0
+        if record and reserved_mb is not None and (
+                resource_class == MEMORY_MB):
+            record = dict(record, reserved=reserved_mb)
+        inventory[resource_class] = _bound_record(
+            record or before,
+            *total(machine, limit, before['total'] if before else 0))
+    return inventory
+
+
+def _bound_record(record, total, closed):
+    return dict(
+        record,
+        total=total,
+        min_unit=min(record['min_unit'], total),
+        max_unit=total if closed else min(record['max_unit'], total),
+        step_size=min(record['step_size'], total),
+        reserved=total if closed else min(record['reserved'], total))
+
+
+def check(budget, unlimited, reserved,
+          memory_option='reserved_host_memory_mb'):
+    """Refuse what is not enough to start a compute node with.
+
+    :param reserved: by resource class, what is kept from guests
+    :param memory_option: the option that says so of MEMORY_MB
+    :raises errors.Refused: with the field and the option to set
+    """
+    if budget.missing and unlimited != 'host':
+        raise errors.Refused(
+            f'{budget.source}: no limit is set at '
+            f'{" and ".join(budget.missing)}; set one, or [kubernetes] '
+            f'unlimited = host to offer the whole machine')
+    options = {VCPU: 'reserved_host_cpus',
+               MEMORY_MB: memory_option}
+    units = {VCPU: 'core', MEMORY_MB: 'MiB'}
+    for resource_class, limit in limits(budget, unlimited).items():
+        if limit is None:
+            continue
+        field = f'resources.limits.{FIELDS[resource_class]}'
+        unit = units[resource_class]
+        if limit < 1:
+            raise errors.Refused(
+                f'{budget.source}: {field} is below one {unit}, which leaves '
+                f'nothing for guests; raise it, or name another container in '
+                f'[kubernetes] container')
+        if limit < reserved[resource_class]:
+            raise errors.Refused(
+                f'{budget.source}: {field} is {limit} {unit}, below the '
+                f'{reserved[resource_class]} that '
+                f'{options[resource_class]} keeps from guests; raise the '
+                f'limit or lower {options[resource_class]}')
+
+
+def list_warnings(budget, stock, dedicated=0):
+    """Return what an operator should know, a line each.
+
+    :param stock: the records of Nova's driver by resource class
+    :param dedicated: how many PCPU it offers
+    """
+    found = [f'{budget.source}: {each}' for each in budget.caveats]
+    for what, limit, request in (
+            ('cpu', budget.cpu_millicores, budget.cpu_request_millicores),
+            ('memory', budget.memory_bytes, budget.memory_request_bytes)):
+        if limit is not None and request is not None and request < limit:
+            unit = 'millicores' if what == 'cpu' else 'bytes'
+            found.append(
+                f'{budget.source}: resources.requests.{what} of {request} '
+                f'{unit} is below the limit of {limit}: Kubernetes may '
+                f'promise the difference to other pods. Set the request to '
+                f'the limit.')
+    for resource_class, limit in limits(budget, 'host').items():
+        record = stock.get(resource_class)
+        if record is None:
+            continue
+        has, reserved = record['total'], record['reserved']
+        field = f'resources.limits.{FIELDS[resource_class]}'
+        if limit is None:
+            limit = has
+        if limit > has:
+            found.append(
+                f'{budget.source}: {field} allows {limit} {resource_class}, '
+                f'the machine has {has}: {has} is reported.')
+        if 1 <= min(limit, has) <= reserved:
+            found.append(
+                f'{budget.source}: of {min(limit, has)} {resource_class}, '
+                f'{reserved} are reserved: nothing is left for guests.')
+    if dedicated and budget.cpu_millicores is not None:
+        found.append(
+            f'{budget.source}: resources.limits.cpu does not bound the '
+            f'{dedicated} PCPU that [compute] cpu_dedicated_set offers: '
+            f'pinned guests may use them beyond the limit.')
+    return found
+
+
+def warn_of_ratio(record, limit, source):
+    """Return what to know of memory that is sold more than once, or None.
+
+    :param record: the inventory of MEMORY_MB, None where there is none
+    :param limit: the limit of MEMORY_MB, None without one
+    """
+    ratio = record['allocation_ratio'] if record else 1
+    if limit is None or ratio <= 1:
+        return None
+    return (
+        f'{source}: the allocation ratio of MEMORY_MB is {ratio}, and the '
+        f'kernel ends guests that use more than the limit. Guests are taken '
+        f'only while their memory fits in the limit once: set '
+        f'ram_allocation_ratio = 1.0, or the scheduler tries this node in '
+        f'vain.')

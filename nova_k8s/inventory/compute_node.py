@@ -1,0 +1,79 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The name of Nova's compute node, on which inventory and allocations hang."""
+
+from nova import context as nova_context
+from nova import exception
+from nova import objects
+
+from nova_k8s import errors
+from nova_k8s.kube import client as kube_client
+
+
+def choose_name(conf, environ, budget):
+    """Return the name of the compute node; None for libvirt's.
+
+    :param conf: nova.conf.CONF
+    :raises errors.Refused: in a pod that does not know its node
+    """
+    name = (conf.kubernetes.hypervisor_hostname or
+            kube_client.node_name(conf, environ) or budget.node_name)
+    if not name and 'KUBERNETES_SERVICE_HOST' in environ:
+        raise errors.Refused(
+            'The name of the Kubernetes node is not known, and the host '
+            'name of a pod is random; set NODE_NAME in the environment '
+            'from spec.nodeName, or [kubernetes] node_name, or '
+            '[kubernetes] hypervisor_hostname, = $host where the pod has '
+            "the node's host name (hostNetwork)")
+    return name
+
+
+def check_name(host, name):
+    """Refuse to become a second compute node beside a running one.
+
+    Nova itself refuses too, but cannot name the way out.
+
+    :param host: [DEFAULT] host
+    :param name: of the compute node, or None
+    :raises errors.Refused: with the option to set
+    """
+    if not name:
+        return
+    context = nova_context.get_admin_context()
+    try:
+        nodes = objects.ComputeNodeList.get_all_by_host(context, host)
+    except exception.ComputeHostNotFound:
+        _check_host(context, host, name)
+        return
+    names = [node.hypervisor_hostname for node in nodes]
+    if names and name not in names:
+        raise errors.Refused(
+            f'Nova knows the compute node of host {host} as '
+            f'{", ".join(names)}, and now it would be {name}. '
+            f'To keep the record and its allocations, set [kubernetes] '
+            f'hypervisor_hostname = {names[0]}')
+
+
+def _check_host(context, host, name):
+    """Refuse the name of a compute node of another host."""
+    try:
+        other = objects.ComputeNode.get_by_nodename(context, name)
+    except exception.ComputeHostNotFound:
+        return
+    raise errors.Refused(
+        f'Nova knows compute node {name} as that of host '
+        f'{other.host}, and this host is {host}. If that is this machine '
+        f'under another host name, as each new pod has one, set '
+        f'[DEFAULT] host = {other.host} (OS_DEFAULT__HOST in the '
+        f'environment); if not, give this one a name of its own in '
+        f'[kubernetes] hypervisor_hostname')

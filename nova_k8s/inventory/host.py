@@ -1,0 +1,139 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""The machine, and what Nova's driver reports of it before any limit."""
+
+import dataclasses
+
+import libvirt
+from nova import exception
+from nova.virt import hardware
+import psutil
+
+from nova_k8s import errors
+from nova_k8s.inventory import bounds
+from nova_k8s.limits import budget
+from nova_k8s.limits import quantity
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    cpus: int
+    memory_mb: int
+    source: str
+    """Where it was read from, for messages."""
+
+
+def parse(text):
+    """Return the machine of 'cpus=64,memory=256Gi'.
+
+    :raises errors.Refused: when it is something else
+    """
+    pairs = [each.partition('=')[::2] for each in text.split(',')]
+    fields = dict(pairs)
+    if sorted(name for name, _ in pairs) != ['cpus', 'memory']:
+        raise errors.Refused(
+            f'--machine {text}: expected cpus=NUMBER,memory=QUANTITY, for '
+            f'example cpus=64,memory=256Gi')
+    try:
+        cpus = int(quantity.parse(fields['cpus'], 'cpus'))
+        memory = int(quantity.parse(fields['memory'], 'memory'))
+    except errors.LimitsError as exc:
+        raise errors.Refused(f'--machine {text}: {exc}') from None
+    if cpus < 1 or memory < budget.MIB:
+        raise errors.Refused(
+            f'--machine {text}: at least one CPU and 1Mi of memory')
+    return Machine(cpus, memory // budget.MIB, 'given')
+
+
+def ask_libvirt(uri):
+    """Return the machine as libvirt tells it, or None where none answers."""
+    # libvirt prints its errors to stderr otherwise.
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    try:
+        connection = libvirt.openReadOnly(uri)
+        try:
+            info = connection.getInfo()
+        finally:
+            connection.close()
+    except libvirt.libvirtError:
+        return None
+    return Machine(info[2], info[1], f'libvirt at {uri}')
+
+
+def ask_kernel():
+    """Return the machine that this runs on, as the kernel tells it."""
+    return Machine(psutil.cpu_count(),
+                   psutil.virtual_memory().total // budget.MIB,
+                   'this machine (no libvirt answers)')
+
+
+def stock_inventory(machine, conf, reserved_mb):
+    """Return the records that Nova's driver would report to Placement.
+
+    Those of LibvirtDriver.update_provider_tree() that a limit bounds; a
+    functional test holds them against Nova's own.
+
+    :param conf: nova.conf.CONF
+    :param reserved_mb: memory for what runs in the pod besides guests
+    :raises errors.Refused: when an option that names CPUs is malformed
+    """
+    cpus = machine.cpus
+    shared = _cpu_set(hardware.get_cpu_shared_set)
+    if shared is not None:
+        cpus = _there(shared, machine)
+    elif _cpu_set(hardware.get_cpu_dedicated_set):
+        cpus = 0
+    totals = {
+        bounds.VCPU: cpus,
+        bounds.MEMORY_MB: (conf.libvirt.file_backed_memory or
+                           machine.memory_mb),
+    }
+    ratios = {
+        bounds.VCPU: (conf.cpu_allocation_ratio or
+                      conf.initial_cpu_allocation_ratio),
+        bounds.MEMORY_MB: (conf.ram_allocation_ratio or
+                           conf.initial_ram_allocation_ratio),
+    }
+    reserved = bounds.reserved_by_class(conf, reserved_mb)
+    return {
+        resource_class: {
+            'total': total,
+            'reserved': reserved[resource_class],
+            'min_unit': 1,
+            'max_unit': total,
+            'step_size': 1,
+            'allocation_ratio': ratios[resource_class],
+        }
+        for resource_class, total in totals.items() if total
+    }
+
+
+def count_dedicated(machine):
+    """How many PCPU Nova's driver would offer.
+
+    :raises errors.Refused: when the option that names them is malformed
+    """
+    return _there(_cpu_set(hardware.get_cpu_dedicated_set) or (), machine)
+
+
+def _there(ids, machine):
+    """How many of the CPUs the machine has."""
+    return sum(each < machine.cpus for each in ids)
+
+
+def _cpu_set(option):
+    try:
+        return option()
+    except exception.Invalid as exc:
+        raise errors.Refused(f'[compute]: {exc}') from None

@@ -1,0 +1,170 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What Nova and Placement were told of this compute node, and are to be told.
+"""
+
+from oslo_log import log as logging
+
+from nova_k8s.accounting import claims
+from nova_k8s.inventory import bounds
+from nova_k8s.inventory import placement
+
+LOG = logging.getLogger(__name__)
+
+# Where the compute node's record has what Placement has in its inventory.
+COMPUTE_NODE_FIELDS = ((bounds.VCPU, 'vcpus'),
+                       (bounds.MEMORY_MB, 'memory_mb'))
+
+
+class Reported:
+    """The records that the pod's limits bound, as they were told last.
+
+    :param budget: returns the present budget.Budget, or None where it was
+        lost
+    :param unlimited: [kubernetes] unlimited
+    """
+
+    def __init__(self, budget, unlimited):
+        self._budget = budget
+        self._unlimited = unlimited
+        # What is to be reserved of MEMORY_MB, and what of it for others than
+        # guests; None for what Nova's driver reserves.
+        self.reserved_mb = self.others_mb = lambda: None
+        # What Nova's driver said last, before any limit.
+        self._stock = {}
+        self._records = {}
+        self._warned = None
+
+    @property
+    def limits(self):
+        return bounds.limits(self._budget(), self._unlimited)
+
+    def memory_limit_mb(self):
+        """What guests and others may use together, in MiB; None without."""
+        machine = self._stock.get(bounds.MEMORY_MB)
+        limit = self.limits[bounds.MEMORY_MB]
+        return min((each for each in (limit, machine and machine['total'])
+                    if each is not None), default=None)
+
+    def bound_resources(self, data):
+        """Bound what the record of the compute node is made of.
+
+        :param data: of get_available_resource()
+        """
+        limits = self.limits
+        for resource_class, field in COMPUTE_NODE_FIELDS:
+            before = self._records.get(resource_class)
+            if data[field] or before:
+                data[field] = bounds.total(
+                    data[field], limits[resource_class],
+                    before['total'] if before else 0)[0]
+
+    def bound(self, stock):
+        """Return (records to report, whether others are to be published).
+
+        :param stock: the records of Nova's driver by resource class
+        """
+        self._stock = stock
+        self._warn()
+        wanted = self._wanted()
+        changed = False
+        if not self._records:
+            self._records = wanted
+        else:
+            # Nova's claims write nothing new, see publisher.
+            changed = placement.differ(self._records, wanted)
+        # That is for Nova's driver to say: it may have been set through
+        # Placement's API.
+        self._records = {
+            resource_class: dict(record, allocation_ratio=wanted[
+                resource_class]['allocation_ratio'])
+            for resource_class, record in self._records.items()}
+        return {
+            **{resource_class: record for resource_class, record
+               in stock.items() if resource_class not in bounds.FIELDS},
+            **self._records}, changed
+
+    def _wanted(self):
+        """The records to report of what the pod's limits bound."""
+        bounded = bounds.apply(self._stock, self.limits, self._records,
+                               self.reserved_mb())
+        return {resource_class: bounded[resource_class]
+                for resource_class in bounds.FIELDS
+                if resource_class in bounded}
+
+    def publish(self, tracker, nodename):
+        """Have Placement and Nova know what is to be reported now.
+
+        Not by an audit, which walks the disks of all guests and asks
+        Placement about each of them: the next one is a periodic task away.
+
+        :param tracker: Nova's resource tracker
+        :raises errors.NotWritten: and what Nova's client of Placement raises
+        """
+        # Disabled: before the first periodic update, which will report.
+        if not tracker.disabled(nodename):
+            claims.locked(self._write, tracker, nodename)
+
+    def _write(self, tracker, nodename):
+        wanted = self._wanted()
+        if not placement.differ(self._records, wanted):
+            return
+        compute_node = tracker.compute_nodes[nodename]
+        inventories, generation = placement.write(
+            tracker.reportclient, compute_node.uuid, wanted)
+        self._records = wanted
+        # What Nova's client knows of Placement, or it would write back what
+        # was before. To have it forget and ask again is no way: meanwhile
+        # nobody could disable the compute service in Placement.
+        known = tracker.reportclient._provider_tree
+        if known.exists(compute_node.uuid):
+            known.update_inventory(compute_node.uuid, inventories,
+                                   generation=generation)
+        _save(compute_node, wanted)
+
+    def _warn(self):
+        stock = {resource_class: self._stock[resource_class]
+                 for resource_class in bounds.FIELDS
+                 if resource_class in self._stock}
+        dedicated = self._stock.get('PCPU', {}).get('total', 0)
+        # What is reserved changes all the time, and is no news.
+        seen = (self._budget(), dedicated,
+                {name: record['total'] for name, record in stock.items()})
+        if seen != self._warned and seen[0]:
+            others_mb = self.others_mb()
+            if others_mb is not None and bounds.MEMORY_MB in stock:
+                stock[bounds.MEMORY_MB] = dict(
+                    stock[bounds.MEMORY_MB], reserved=others_mb)
+            for line in bounds.list_warnings(seen[0], stock, dedicated):
+                LOG.warning('%s', line)
+            line = bounds.warn_of_ratio(
+                self._stock.get(bounds.MEMORY_MB),
+                self.limits[bounds.MEMORY_MB],
+                seen[0].source)
+            if line:
+                LOG.warning('%s', line)
+        self._warned = seen
+
+
+def _save(compute_node, records):
+    """Have the record of the compute node say the same."""
+    totals = {field: records[resource_class]['total']
+              for resource_class, field in COMPUTE_NODE_FIELDS
+              if resource_class in records}
+    if any(getattr(compute_node, field) != total
+           for field, total in totals.items()):
+        for field, total in totals.items():
+            setattr(compute_node, field, total)
+        compute_node.free_ram_mb = (
+            compute_node.memory_mb - compute_node.memory_mb_used)
+        compute_node.save()

@@ -1,0 +1,222 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Watching a few Kubernetes objects, and knowing when that does not work.
+
+A thin layer over kubernetes.informer.SharedInformer, which lists, watches
+and resumes. It reconnects at once and for ever, waits for ever on a
+connection that hangs, and tells failures to its log only.
+"""
+
+import logging
+import random
+import threading
+import time
+import types
+
+from kubernetes import client
+from kubernetes import informer
+
+from nova_k8s import errors
+from nova_k8s.kube import client as kube_client
+
+# How long one watch lasts, in seconds. After it the objects are listed again,
+# so it bounds for how long a connection that hangs, or a server whose state
+# was rolled back, goes unnoticed.
+PERIOD = 60
+
+# Seconds between two connections while they fail: doubled from the first to
+# the last, less up to half by chance, so that the compute nodes of a cloud do
+# not return all at once.
+FIRST_DELAY, LAST_DELAY = 0.5, 30
+
+# One failure is not worth a word: an API server that is restarted ends all
+# its watches.
+SILENT_FAILURES = 1
+
+# After a failure, seconds that a quiet connection must last to count as
+# working: one that breaks at once again is no news.
+PROBATION = 2
+
+# Seconds that a watch lasts at least. A server that ends it sooner, without
+# a word, would be asked without a pause.
+SHORTEST = 1
+
+# Seconds between two connections that are not made any more.
+STOPPING = 0.01
+
+# What objects() says until the first answer.
+NOT_YET = 'not yet connected'
+
+# The informer writes a traceback for each failure. What failed is said once,
+# by whoever needs the objects.
+logging.getLogger('kubernetes.informer').setLevel(logging.CRITICAL)
+
+
+class Watch:
+    """Keeps the objects that a list call returns.
+
+    :param connect: returns a new kubernetes.client.ApiClient. It is called
+        for each connection: tokens, CAs and kubeconfigs rotate.
+    :param method: name of the list call of CoreV1Api
+    :param what: what is watched, for messages
+    :param changed: called, from another thread, when objects() may have
+        something new to say
+    :param timeout: seconds to wait for an answer
+    :param query: namespace, field_selector and label_selector
+    """
+
+    def __init__(self, connect, method, what, changed, timeout, **query):
+        self._connect = connect
+        self._method = method
+        self._what = what
+        self._changed = changed
+        self._timeout = timeout
+        self._query = query
+        self._stop = None
+        self._failures = 0
+        self._problem = NOT_YET
+        self._informer = None
+        self._host = ''
+        self._opened = None
+        self._probation = threading.Timer(0, self._works)
+
+    def list(self):
+        """Ask the API server; return (objects as dicts, resource version).
+
+        :raises errors.LimitsError: when there is no proper answer
+        """
+        try:
+            api = self._api()
+            # As they come, not as the client's models: those drop what the
+            # client's release does not know.
+            answer = getattr(api, self._method)(
+                _preload_content=False, _request_timeout=self._timeout,
+                **self._query)
+            body = kube_client.body_of(answer)
+        except errors.LimitsError:
+            raise
+        except Exception as exc:
+            # Whatever comes over the network, and whatever the client makes
+            # of it: there is no list of what it raises.
+            raise errors.Unreadable(
+                f'{self._what}: {kube_client.explain(exc, self._host)}'
+            ) from None
+        try:
+            return list(body['items']), body['metadata']['resourceVersion']
+        except (KeyError, TypeError):
+            raise errors.Unreadable(
+                f'{self._what}: API server {self._host}: its answer is no '
+                f'list') from None
+
+    def objects(self):
+        """Return the objects as last seen, from memory.
+
+        :raises errors.Unreadable: when they may have changed since
+        """
+        if self._problem:
+            raise errors.Unreadable(self._problem)
+        return self._informer.cache.list()
+
+    def run(self, stop):
+        """Watch until the event stop is set."""
+        self._stop = stop
+        self._informer = informer.SharedInformer(
+            self._list_or_watch(), resync_period=PERIOD, **self._query)
+        for event in (informer.ADDED, informer.MODIFIED, informer.DELETED):
+            self._informer.add_event_handler(event, self._works)
+        self._informer.add_event_handler(informer.ERROR, self._failed)
+        self._informer.start()
+        while not stop.wait(PERIOD):
+            # A new thread if it ended: by an exception outside of what the
+            # informer guards.
+            self._informer.start()
+        self._informer.stop()
+        self._probation.cancel()
+
+    def _api(self):
+        api = self._connect()
+        self._host = kube_client.shown(api.configuration.host)
+        return client.CoreV1Api(api)
+
+    def _list_or_watch(self):
+        def list_or_watch(watch=False, **query):
+            # The informer looks for this line, to pass on what it gets as
+            # it is.
+            """List or watch.
+
+            :rtype: object
+            """
+            if not watch:
+                items, version = self.list()
+                return types.SimpleNamespace(
+                    items=items, metadata=types.SimpleNamespace(
+                        resource_version=version))
+            if self._stop.is_set():
+                # The informer looks for its end only between events, and
+                # there may be none for long.
+                raise errors.Unreadable(f'{self._what}: watched no longer')
+            self._check_last_watch()
+            api = self._api()
+            query['_request_timeout'] = (self._timeout,
+                                         PERIOD + self._timeout)
+            answer = getattr(api, self._method)(
+                watch=True, **query)
+            kube_client.check_status(answer)
+            self._connected()
+            return answer
+        return list_or_watch
+
+    def _check_last_watch(self):
+        opened, self._opened = self._opened, None
+        if opened and time.monotonic() - opened < SHORTEST:
+            raise errors.Unreadable(
+                f'{self._what}: API server {self._host}: it ends the watch '
+                f'at once')
+
+    def _connected(self):
+        self._opened = time.monotonic()
+        if not self._failures:
+            # What was listed before is in the cache by now: an empty list
+            # has no event.
+            self._works()
+            return
+        self._probation = threading.Timer(PROBATION, self._works)
+        self._probation.daemon = True
+        self._probation.start()
+
+    def _works(self, _object=None):
+        self._probation.cancel()
+        self._failures = 0
+        self._problem = None
+        self._changed()
+
+    def _failed(self, exc):
+        """Wait, in the informer's thread, before it connects again."""
+        problem = (str(exc) if isinstance(exc, errors.LimitsError) else
+                   f'{self._what}: {kube_client.explain(exc, self._host)}')
+        self._probation.cancel()
+        self._opened = None
+        self._failures += 1
+        # 410 Gone is no outage: what is watched is listed anew.
+        if (self._failures > SILENT_FAILURES and
+                getattr(exc, 'status', None) != 410):
+            self._problem = problem
+            self._changed()
+        # Sixteen: a thousand doublings, half a day, are too much for a float.
+        longest = min(LAST_DELAY,
+                      FIRST_DELAY * 2 ** min(16, self._failures - 1))
+        if self._stop.wait(longest * random.uniform(0.5, 1)):
+            # The informer comes back at once until run() has stopped it, and
+            # a green thread that never waits keeps run() from doing so.
+            time.sleep(STOPPING)

@@ -1,0 +1,221 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Keeping the compute service disabled while there is a reason."""
+
+import time
+
+from nova import exception
+from oslo_log import log as logging
+
+from nova_k8s import errors
+from nova_k8s.kube import node as nodes
+from nova_k8s.kube import watch
+from nova_k8s.service import reasons
+from nova_k8s.service import record as records
+from nova_k8s.util import worker
+
+LOG = logging.getLogger(__name__)
+
+# How long a change is given to be followed by more, in seconds.
+SETTLE = 0.02
+
+# Seconds between attempts while Nova does not answer: doubled from the first
+# to the last.
+FIRST_RETRY, LAST_RETRY = 1, 30
+
+
+def from_conf(conf, host, virtapi, budget, source, tell):
+    """Return the Switch of this host, or None where no node is followed.
+
+    Then all is as in Nova's own driver, which enables what was disabled here
+    as soon as libvirt is connected.
+    """
+    file = records.File(conf.state_path, host, source and source.name)
+    if not source:
+        file.forget()
+        return None
+    return Switch(records.ComputeService(host, virtapi), file, budget,
+                  source, conf.kubernetes.not_ready_grace, tell)
+
+
+class Switch:
+    """Keeps the compute service disabled while there is a reason.
+
+    :param service: a record.ComputeService
+    :param file: a record.File
+    :param budget: returns the Budget, or None where it was lost
+    :param source: nova_k8s.kube.node.Source
+    :param grace: [kubernetes] not_ready_grace
+    :param tell: called with a messages.Line and the Node, or None
+    """
+
+    def __init__(self, service, file, budget, source, grace, tell,
+                 clock=time.monotonic):
+        self._service = service
+        self._file = file
+        self._budget = budget
+        self._source = source
+        self._grace = grace
+        self._tell = tell
+        self._clock = clock
+        # None is not known: what was last seen still holds.
+        self._connected = None
+        self._reasons = None
+        # As last seen, and why it may have changed since.
+        self._node = None
+        self._problem = watch.NOT_YET
+        self._unready_since = None
+        self._known = None
+        # What is written, where all is as wanted.
+        self._settled = None
+        # The record before a change that is not complete.
+        self._before = None
+        self._unreported = False
+        self._failure = None
+        self._retry = FIRST_RETRY
+        self._worker = worker.Worker(
+            'nova-k8s-service', self.step, source.watch, SETTLE)
+
+    def start(self):
+        self._worker.wake()
+        self._worker.start()
+
+    def stop(self):
+        self._worker.stop()
+
+    def wake(self):
+        """Have it look again, because something may have changed."""
+        self._worker.wake()
+
+    def libvirt(self, connected):
+        """Libvirt's connection came or went; never waits."""
+        self._connected = connected
+        self.wake()
+
+    def step(self):
+        """Make the record so; return seconds until the next look, or None."""
+        try:
+            wait = self._make_so()
+        except Exception as exc:
+            failure = ' '.join(str(exc).split())
+            # Before the first start Nova creates the record a little later.
+            early = isinstance(exc, exception.ComputeHostNotFound)
+        else:
+            self._failure, self._retry = None, FIRST_RETRY
+            return wait
+        # Not in the handler: there, oslo.log says the failure a second time.
+        if failure != self._failure and not early:
+            LOG.warning('The compute service could not be brought up to '
+                        'date, trying again until it can: %s', failure)
+        self._failure = failure
+        self._settled = None
+        wait, self._retry = self._retry, min(LAST_RETRY, self._retry * 2)
+        return wait
+
+    def _make_so(self):
+        self._look()
+        seen, record = self._settled, None
+        if seen is None:
+            record = self._service.read()
+            if self._known is None:
+                self._load(record)
+            seen = reasons.last_seen(record, self._known)
+        wanted, wait = self._wanted(seen)
+        if wanted != self._settled:
+            self._write(record or self._service.read(), wanted)
+            self._settled = wanted
+        if self._unreported:
+            self._service.report()
+            self._unreported = False
+        return wait
+
+    def _load(self, record):
+        self._known = self._file.load()
+        if self._known is None:
+            self._keep(reasons.assume(record))
+
+    def _keep(self, known):
+        self._file.save(known)
+        self._known = known
+
+    def _write(self, record, wanted):
+        if self._before is None:
+            self._before = record, (wanted ^ self._known.acted) & nodes.REASONS
+        while True:
+            found = reasons.decide(wanted, record, self._known,
+                                   self._source.name)
+            if found is None:
+                break
+            if isinstance(found, reasons.Kept):
+                self._keep(found)
+                # An administrator may come in between.
+                record = self._service.read()
+            else:
+                # Before it is written: an answer may be lost.
+                self._unreported = True
+                record = self._service.write(found)
+        line = reasons.tell(self._before[0], record, wanted,
+                            self._service.host, self._before[1])
+        self._before = None
+        if line:
+            self._tell(line, self._node)
+
+    def _look(self):
+        """See what the node is like; while it is not known, go on as is."""
+        try:
+            self._node = self._source.latest()
+            problem = None
+        except errors.LimitsError as exc:
+            problem = str(exc)
+        if problem and problem != self._problem:
+            LOG.warning('%s. Cordon and readiness of the node are not '
+                        'followed until then; what was last known stays.',
+                        problem)
+        elif self._problem and not problem:
+            LOG.info('Cordon and readiness of Kubernetes node %s are '
+                     'followed.', self._source.name)
+        self._problem = problem
+
+    def _wanted(self, seen):
+        """Return (the reasons there are, seconds until there may be more)."""
+        wanted, wait = set(), None
+        lost = reasons.LIBVIRT in seen if self._connected is None else (
+            not self._connected)
+        if lost:
+            wanted.add(reasons.LIBVIRT)
+        if not self._budget():
+            wanted.add(reasons.NO_BUDGET)
+        if self._reasons is None:
+            self._reasons = seen & nodes.REASONS
+        if self._problem:
+            # Nor is it known whether it is still not ready.
+            self._unready_since = None
+        else:
+            self._reasons, wait = self._reasons_of_node()
+        return frozenset(wanted | self._reasons), wait
+
+    def _reasons_of_node(self):
+        """Return (the node's reasons, seconds until there may be more)."""
+        if self._node.ready:
+            self._unready_since = None
+            unready_for = 0
+        else:
+            now = self._clock()
+            self._unready_since = self._unready_since or now
+            unready_for = now - self._unready_since
+        found = nodes.reasons(self._node, self._reasons, unready_for,
+                              self._grace)
+        if self._node.ready or found & {nodes.NOT_READY,
+                                        nodes.SHUTTING_DOWN}:
+            return found, None
+        return found, self._grace - unready_for

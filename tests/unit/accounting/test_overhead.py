@@ -1,0 +1,142 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a guest costs, as arithmetic."""
+
+import hypothesis
+from hypothesis import strategies as st
+
+from nova_k8s.accounting import overhead
+from tests.unit import base
+
+GUESTS = st.builds(
+    overhead.Guest, memory_mb=st.integers(1, 2 ** 22),
+    vcpus=st.integers(1, 512), huge_pages=st.booleans(),
+    graphics=st.booleans(), video_mb=st.integers(0, 64), uefi=st.booleans(),
+    vtpm=st.booleans(), sev=st.booleans(), vfio=st.booleans(),
+    arm64=st.booleans(), translated_mb=st.integers(0, 1024),
+    allocated_mb=st.none() | st.integers(0, 2 ** 23))
+
+
+def guest(specs=None, properties=None, memory_mb=4096, vcpus=2, devices=0,
+          **settings):
+    return overhead.guest(memory_mb, vcpus, specs or {}, properties or {},
+                          overhead.Settings(**settings), devices)
+
+
+class CostTest(base.TestCase):
+
+    def test_sum(self):
+        # 38 + 2 * 3 + 16 and twice 4096 / 512
+        self.assertEqual(76, overhead.cost_mb(guest()))
+
+    def test_what_each_thing_adds(self):
+        plain = overhead.cost_mb(guest())
+        for expected, other in (
+                (-16, guest(graphics=False)),
+                (-16, guest(properties={'hw_video_model': 'none'})),
+                (0, guest(properties={'hw_video_model': 'vga'})),
+                (0, guest(graphics=False,
+                          properties={'hw_video_model': 'vga'})),
+                (32, guest({'hw_video:ram_max_mb': '64'},
+                           {'hw_video_ram': 32})),
+                (0, guest(properties={'hw_video_ram': 32})),
+                (16, guest(properties={'hw_firmware_type': 'uefi'})),
+                (0, guest(properties={'hw_firmware_type': 'bios'})),
+                (16, guest({'os:secure_boot': 'required'})),
+                (0, guest({'os:secure_boot': 'disabled'})),
+                (16, guest(properties={'os_secure_boot': 'required'})),
+                (24, guest({'hw:tpm_version': '2.0'})),
+                (24, guest(properties={'hw_tpm_model': 'tpm-crb'})),
+                (256, guest({'hw:mem_encryption': 'True'})),
+                (0, guest({'hw:mem_encryption': 'False'})),
+                (256, guest(properties={'hw_mem_encryption': True})),
+                (1024, guest({'pci_passthrough:alias': 'a1:2'})),
+                (1024, guest(devices=1)),
+                (1024, guest({'resources:VGPU': '1'})),
+                (1024, guest({'resources_gpu-1:VGPU': '1'})),
+                (1024, guest({'resources1:CUSTOM_M10': '1'},
+                             mdev_classes={'CUSTOM_M10'})),
+                (0, guest({'resources1:CUSTOM_M10': '1'})),
+                (1024, guest({'accel:device_profile': 'gpu'})),
+                (0, guest({'resources:VCPU': '1'})),
+                (128, guest(arm64=True)),
+                (128, guest(properties={'hw_architecture': 'aarch64'})),
+                (-16, guest({'hw:mem_page_size': '1GB'})),
+                (8192 // 256, guest(memory_mb=4096 + 8192)),
+                (6, guest(vcpus=4)),
+                (64, guest(translated_mb=64))):
+            self.assertEqual(expected, overhead.cost_mb(other) - plain, other)
+
+    def test_factor_and_addition(self):
+        plain = guest()
+        self.assertEqual(152, overhead.cost_mb(plain, 2.0))
+        self.assertEqual(38 + 7, overhead.cost_mb(plain, 0.5, 7))
+        self.assertEqual(0, overhead.cost_mb(plain, 0))
+
+    def test_huge_pages(self):
+        for size, huge in ((None, False), ('small', False), ('any', False),
+                           ('large', True), ('4', False), ('4KB', False),
+                           ('2048', True), ('2MB', True), ('1GB', True),
+                           ('64KB', False), ('nonsense', False)):
+            self.assertIs(
+                huge, guest({'hw:mem_page_size': size}).huge_pages, size)
+        self.assertFalse(guest({'hw:mem_page_size': 'large'},
+                               {'hw_mem_page_size': '4KB'}).huge_pages)
+
+    @hypothesis.given(GUESTS, st.floats(0, 10), st.integers(0, 1000))
+    def test_more_never_costs_less(self, some, factor, addition):
+        cost = overhead.cost_mb(some, factor, addition)
+        self.assertIsInstance(cost, int)
+        self.assertGreaterEqual(cost, addition)
+        more = overhead.Guest(
+            some.memory_mb + 1, some.vcpus + 1, some.huge_pages, True,
+            some.video_mb, True, True, True, True, True, some.translated_mb)
+        self.assertGreaterEqual(
+            overhead.cost_mb(more, factor, addition), cost)
+
+
+class NeedTest(base.TestCase):
+
+    settings = overhead.Settings()
+
+    def test_plain(self):
+        need = overhead.need(guest(), self.settings)
+        self.assertEqual(overhead.Need(4096, 76, 4096), need)
+        self.assertEqual((4172, 76), (need.total_mb, need.reserved_mb))
+
+    def test_the_larger_of_estimate_and_measurement(self):
+        for measured, overhead_mb in ((75, 76), (76, 76), (77, 77)):
+            self.assertEqual(overhead_mb, overhead.need(
+                guest(), self.settings, measured).overhead_mb)
+
+    def test_placement_knows_all_of_it(self):
+        for amount, reserved in (('4172', 0), ('5000', 0), ('4100', 72),
+                                 ('0', 4172), ('nonsense', 76)):
+            need = overhead.need(
+                guest({'resources:MEMORY_MB': amount}), self.settings)
+            self.assertEqual((4172, reserved),
+                             (need.total_mb, need.reserved_mb), amount)
+        self.assertEqual('resources:MEMORY_MB=4172',
+                         overhead.placement_property(guest(), self.settings))
+
+    def test_huge_pages(self):
+        # Placement allocates memory that the guest takes from elsewhere.
+        need = overhead.need(guest({'hw:mem_page_size': 'large'}),
+                             self.settings)
+        self.assertEqual((60, 0), (need.total_mb, need.reserved_mb))
+
+    @hypothesis.given(GUESTS)
+    def test_allocated_and_reserved_are_enough(self, some):
+        need = overhead.need(some, self.settings)
+        self.assertGreaterEqual(need.allocated_mb + need.reserved_mb,
+                                need.total_mb)

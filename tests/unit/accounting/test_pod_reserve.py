@@ -1,0 +1,151 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What is kept for the pod's other processes, and who says so."""
+
+import fixtures
+import nova.conf
+from oslo_config import fixture as config_fixture
+
+from nova_k8s.accounting import pod_reserve
+from nova_k8s.accounting import usage
+from nova_k8s import conf
+from tests.unit.accounting import test_usage
+from tests.unit import base
+
+CONF = nova.conf.CONF
+conf.register_opts(CONF)
+
+
+class MeasureTest(test_usage.ProcTest):
+
+    def test_others_beside_guests_in_cgroups(self):
+        self.write('cg/memory.stat', 'anon 1048576000\n')
+        self.write('cg/machine/qemu-1-g.libvirt-qemu/memory.stat',
+                   'anon 524288000\n')
+        self.write('cg/machine/qemu-1-g.libvirt-qemu/cgroup.procs', '100\n')
+        self.qemu()
+        self.assertEqual(512000,
+                         pod_reserve.measure_kb(self.root / 'cg', self.root))
+
+    def test_others_beside_guests_without_cgroups(self):
+        self.write('cg/memory.stat', 'anon 1048576000\n')
+        self.write('cg/cgroup.procs', '1\n100\n')
+        self.qemu()
+        guest = 600000 + 4096 + 100 + 1700
+        name, = usage.guests(self.root)
+        for known, expected in ((None, 1024000 - guest),
+                                ({name}, 1024000 - guest),
+                                # Nobody else accounts for it.
+                                ({'another'}, 1024000)):
+            self.assertEqual(expected, pod_reserve.measure_kb(
+                self.root / 'cg', self.root, known))
+
+
+class SteadyTest(base.TestCase):
+
+    def test_steady(self):
+        for present, measured_mb, expected in (
+                # the floor, then steps with room to breathe
+                (0, 0, 256), (0, 224, 256), (0, 225, 320), (0, 900, 960),
+                # more at once, less only when it is much, and slowly
+                (320, 400, 448), (320, 225, 320), (384, 225, 384),
+                (448, 225, 384), (960, 0, 896), (320, 0, 320)):
+            self.assertEqual(
+                expected, pod_reserve.steady_mb(present, measured_mb * 1024),
+                (present, measured_mb))
+
+
+class PodReserveTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        CONF([], project='nova', default_config_files=[],
+             default_config_dirs=[])
+        base.forget_override(CONF, 'reserved_host_memory_mb')
+        self.addCleanup(
+            base.forget_override, CONF, 'reserved_host_memory_mb')
+        self.conf_fixture = self.useFixture(config_fixture.Config(CONF))
+        self.log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
+
+    def flags(self, **options):
+        self.conf_fixture.config(**options)
+
+    def measured(self, kb):
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.accounting.pod_reserve.measure_kb', return_value=kb))
+
+    def test_nova_default_does_not_count(self):
+        self.assertEqual(512, CONF.reserved_host_memory_mb)
+        self.flags(group='kubernetes', reserved_memory_mb='300')
+        found = pod_reserve.from_conf(CONF)
+        self.assertEqual((300, '[kubernetes] reserved_memory_mb'),
+                         (found.mb, found.option))
+
+    def test_what_the_operator_sets_wins(self):
+        for mb in (0, 512, 1000):
+            self.flags(reserved_host_memory_mb=mb)
+            self.flags(group='kubernetes', reserved_memory_mb='300')
+            found = pod_reserve.from_conf(CONF)
+            found.measure()
+            self.assertEqual((mb, 'reserved_host_memory_mb'),
+                             (found.mb, found.option))
+
+    def test_auto(self):
+        self.flags(group='kubernetes', pod_cgroup='/some')
+        self.measured(600 * 1024)
+        found = pod_reserve.from_conf(CONF)
+        self.assertEqual(640, found.mb)
+        self.measured(650 * 1024)
+        found.measure()
+        self.assertEqual(704, found.mb)
+        self.assertIn('/some', self.log.output)
+
+    def test_auto_that_cannot_be_measured(self):
+        self.flags(group='kubernetes', pod_cgroup=self.folder())
+        found = pod_reserve.from_conf(CONF)
+        found.measure()
+        self.assertEqual(256, found.mb)
+        self.assertEqual(1, self.log.output.count('pod_cgroup'))
+
+    def test_auto_and_limits_of_another(self):
+        self.measured(600 * 1024)
+        for options, warned in (
+                ({}, None), ({'container': '*'}, None),
+                ({'container': 'libvirt'}, 'container'),
+                ({'container': 'libvirt',
+                  'limits_from': 'downward_api'}, None),
+                ({'pod_selector': 'a=b'}, 'pod_selector'),
+                ({'pod_selector': 'a=b', 'limits_from': 'manifest'}, None),
+                ({'pod_selector': 'a=b', 'pod_cgroup': '/some'}, None),
+                ({'pod_selector': 'a=b', 'reserved_memory_mb': '9'}, None)):
+            with self.subTest(options), fixtures.FakeLogger(
+                    'nova_k8s.accounting.pod_reserve') as log:
+                self.flags(group='kubernetes', **{
+                    'container': None, 'limits_from': 'api',
+                    'pod_selector': None, 'pod_cgroup': None,
+                    'reserved_memory_mb': 'auto', **options})
+                pod_reserve.from_conf(CONF).measure()
+                found = [line for line in log.output.splitlines()
+                         if 'may be those of another' in line]
+                self.assertEqual(1 if warned else 0, len(found))
+                if warned:
+                    for name in (f'] {warned})', 'pod_cgroup',
+                                 'reserved_memory_mb'):
+                        self.assertIn(name, found[0])
+
+    def test_auto_elsewhere(self):
+        self.assertEqual(256, pod_reserve.from_conf(CONF, look=False).mb)
+
+    def test_nonsense(self):
+        self.assertRaises(ValueError, self.flags, group='kubernetes',
+                          reserved_memory_mb='1Gi')

@@ -1,0 +1,160 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What was reported, and how a change of it gets out."""
+
+from unittest import mock
+
+import fixtures
+from nova.compute import provider_tree
+from nova.compute import resource_tracker
+from nova.scheduler.client import report
+
+from nova_k8s import errors
+from nova_k8s.inventory import bounds
+from nova_k8s.inventory import reported
+from nova_k8s.limits import budget
+from tests.unit import base
+
+NODE = 'node-1'
+UUID = '2f1f0b2e-6a0c-4a1e-9d2c-000000000001'
+
+
+def record(total):
+    return {'total': total, 'min_unit': 1, 'max_unit': total, 'step_size': 1,
+            'allocation_ratio': 1.0, 'reserved': 0}
+
+
+class BoundTest(base.TestCase):
+
+    def test_ratio_that_was_set_in_placement_stays(self):
+        found = reported.Reported(
+            lambda: budget.Budget('Pod a/b', 4000, 8 * 2 ** 30), 'error')
+        # The last of what Nova's driver says, where nova.conf has none, is
+        # what Placement has.
+        for ratio, changed in ((4.0, False), (2.0, False), (2.0, False)):
+            records, wake = found.bound({
+                bounds.VCPU: dict(record(64), allocation_ratio=ratio),
+                'DISK_GB': record(9)})
+            self.assertEqual((4, ratio), (
+                records[bounds.VCPU]['total'],
+                records[bounds.VCPU]['allocation_ratio']))
+            self.assertEqual(record(9), records['DISK_GB'])
+            self.assertIs(changed, wake)
+
+    def test_change_is_for_the_publisher(self):
+        present = [budget.Budget('Pod a/b', 4000, 8 * 2 ** 30)]
+        found = reported.Reported(lambda: present[0], 'error')
+        stock = {bounds.VCPU: record(64)}
+        found.bound(stock)
+        present[0] = budget.Budget('Pod a/b', 2000, 8 * 2 ** 30)
+        for _ in range(2):
+            records, wake = found.bound(stock)
+            # A claim that wrote it could fail for it.
+            self.assertEqual(4, records[bounds.VCPU]['total'])
+            self.assertTrue(wake)
+
+    def test_limit_of_memory(self):
+        for limit, machine, expected in (
+                (8 * 2 ** 30, 2 ** 18, 8192), (2 ** 40, 2 ** 18, 2 ** 18),
+                (None, 2 ** 18, 0)):
+            found = reported.Reported(
+                lambda: budget.Budget('Pod a/b', 4000, limit), 'error')
+            found.bound({bounds.MEMORY_MB: record(machine)})
+            self.assertEqual(expected, found.memory_limit_mb())
+
+
+class PublishTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.reported = reported.Reported(
+            lambda: budget.Budget('Pod a/b', 4000, 8 * 2 ** 30), 'error')
+        self.reported._stock = {bounds.VCPU: record(64),
+                                bounds.MEMORY_MB: record(2 ** 18)}
+        self.tracker = mock.create_autospec(
+            resource_tracker.ResourceTracker, instance=True)
+        self.node = mock.Mock(uuid=UUID, vcpus=64, memory_mb=65536,
+                              memory_mb_used=512)
+        self.tracker.compute_nodes = {NODE: self.node}
+        self.tracker.reportclient = mock.create_autospec(
+            report.SchedulerReportClient, instance=True)
+        self.tree = provider_tree.ProviderTree()
+        self.tree.new_root(NODE, UUID)
+        self.tracker.reportclient._provider_tree = self.tree
+        self.write = self.useFixture(fixtures.MockPatch(
+            'nova_k8s.inventory.placement.write',
+            return_value=({'DISK_GB': record(9)}, 7))).mock
+        self.tracker.attach_mock(self.write, 'write')
+
+    def publish(self):
+        self.reported.publish(self.tracker, NODE)
+
+    @property
+    def wanted(self):
+        return {bounds.VCPU: record(4), bounds.MEMORY_MB: record(8192)}
+
+    def test_nothing_to_write(self):
+        self.tracker.disabled.return_value = False
+        self.reported._records = self.wanted
+        self.publish()
+        self.write.assert_not_called()
+
+    def test_what_was_not_written_is_written_later(self):
+        self.tracker.disabled.return_value = False
+        self.write.side_effect = errors.NotWritten()
+        self.assertRaises(errors.NotWritten, self.publish)
+        self.write.side_effect = None
+        self.publish()
+        self.assertEqual(2, self.write.call_count)
+        self.assertEqual(self.wanted, self.reported._records)
+
+    def test_no_audit(self):
+        self.tracker.disabled.return_value = False
+        self.publish()
+        self.assertEqual(
+            [mock.call.disabled(NODE),
+             mock.call.write(self.tracker.reportclient, UUID, self.wanted)],
+            self.tracker.mock_calls)
+        # Nova's client has what Placement answered.
+        known = self.tree.data(UUID)
+        self.assertEqual(({'DISK_GB': record(9)}, 7),
+                         (known.inventory, known.generation))
+
+    def test_provider_that_the_client_does_not_know(self):
+        self.tracker.disabled.return_value = False
+        self.tree.remove(UUID)
+        self.publish()
+        self.assertFalse(self.tree.exists(UUID))
+        self.assertEqual(self.wanted, self.reported._records)
+
+    def test_compute_node_has_the_same(self):
+        self.tracker.disabled.return_value = False
+        self.publish()
+        self.assertEqual((4, 8192, 8192 - 512), (
+            self.node.vcpus, self.node.memory_mb, self.node.free_ram_mb))
+        self.node.save.assert_called_once_with()
+        # What is reserved changes with every guest, and is not in it.
+        self.reported._records = {}
+        self.publish()
+        self.node.save.assert_called_once_with()
+
+    def test_not_before_nova_knows_the_node(self):
+        self.tracker.disabled.return_value = True
+        self.publish()
+        self.assertEqual([mock.call.disabled(NODE)], self.tracker.mock_calls)
+
+    def test_failure_is_for_the_worker(self):
+        self.tracker.disabled.return_value = False
+        self.write.side_effect = RuntimeError('unreachable')
+        self.assertRaises(RuntimeError, self.publish)
+        self.node.save.assert_not_called()
