@@ -31,6 +31,7 @@ from nova_k8s.accounting import accounts
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
+from nova_k8s.drain import drainer
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import compute_node
@@ -66,6 +67,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._accounts = None
         self._publisher = None
         self._service = None
+        self._drainer = None
 
     def init_host(self, host):
         """Start, or end nova-compute with one line that says why not."""
@@ -84,6 +86,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._publisher.start()
         if self._service:
             self._service.start()
+        if self._drainer:
+            self._drainer.start(self._service.wake)
 
     def _construct(self, host):
         """Make all parts, once the limits are known and fit for use."""
@@ -113,26 +117,34 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._publisher = publisher.Publisher(self._publish, self._measure)
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
-            self._publisher.wake)
+            self._publisher.wake, self._refusal)
         self._reported.reserved_mb = self._accounts.reserved_mb
         self._reported.others_mb = lambda: self._accounts.others_mb
         tracker = self._tracker()
         if tracker:
             self._accounts.follow(tracker)
+        self._drainer = drainer.from_conf(
+            CONF, host, lambda: self._watcher.state, node_source,
+            self._tell_of_drain, lambda *state: None)
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._budget, node_source,
-            self._tell_of_service)
+            self._tell_of_service,
+            self._drainer.reasons if self._drainer else frozenset)
         self._tell(None, state)
 
     def cleanup_host(self, host):
-        for each in (self._service, self._watcher, self._publisher,
-                     self._recorder):
+        for each in (self._drainer, self._service, self._watcher,
+                     self._publisher, self._recorder):
             if each:
                 each.stop()
         super().cleanup_host(host)
 
     def _budget(self):
         return self._watcher.state.budget
+
+    def _refusal(self):
+        """Why no guest may come, whatever room there is, or None."""
+        return self._drainer and self._drainer.refusal()
 
     def _tracker(self):
         """Nova's resource tracker; None in what uses no compute manager."""
@@ -246,8 +258,13 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         for line in messages.for_change(
                 before, after, CONF.kubernetes.unlimited):
             self._say(line, subject and subject.pod)
-        if self._service:
-            self._service.wake()
+        for each in (self._drainer, self._service):
+            if each:
+                each.wake()
+
+    def _tell_of_drain(self, line):
+        known = self._budget()
+        self._say(line, known and known.pod)
 
     def _tell_of_service(self, line, kube_node):
         self._say(line, kube_node and budget.Reference(

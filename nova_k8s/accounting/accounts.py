@@ -37,13 +37,17 @@ class Accounts:
         together, in MiB; None without a limit
     :param changed: called when what is to be reserved may be other than
         before; must not block
+    :param closed: returns why no guest may come, whatever room there is, or
+        None
     """
 
-    def __init__(self, conf, overhead, reserve, limit_mb, changed):
+    def __init__(self, conf, overhead, reserve, limit_mb, changed,
+                 closed=lambda: None):
         self._conf = conf
         self._reserve = reserve
         self._limit_mb = limit_mb
         self._changed = changed
+        self._closed = closed
         self._ledger = ledgers.Ledger()
         self._overhead = overhead
 
@@ -103,6 +107,6 @@ class Accounts:
         self._overhead.measure(self._ledger, claims.locked)
 
     def _find_refusal(self, need, without):
-        return claims.find_refusal(
+        return self._closed() or claims.find_refusal(
             self._limit_mb(), self._reserve.mb,
             self._ledger.needs(time.monotonic(), without), need)

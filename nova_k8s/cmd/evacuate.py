@@ -23,8 +23,8 @@ from nova_k8s.drain import evacuation
 from nova_k8s.drain import nova_api
 from nova_k8s.drain import plan
 from nova_k8s import errors
-from nova_k8s import kube
-from nova_k8s import node
+from nova_k8s.kube import client
+from nova_k8s.kube import node
 
 CONF = nova.conf.CONF
 
@@ -126,7 +126,7 @@ def check_off(args):
                f'{node.OUT_OF_SERVICE}=nodeshutdown:NoExecute, or '
                f'--i-know-it-is-off')
     try:
-        found = node.Source(lambda: kube.api_client(CONF), name,
+        found = node.Source(lambda: client.api_client(CONF), name,
                             CONF.kubernetes.api_timeout).ask()
     except errors.LimitsError as exc:
         raise errors.Refused(

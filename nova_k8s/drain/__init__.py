@@ -18,4 +18,7 @@ guests: what Nova shows (values)
 nova_api: how Nova answers, and how it may fail (values)
 sdk: Nova, as openstacksdk reaches it
 engine: the loop that looks, decides and asks
+trigger: whether this node is to be drained (pure)
+reports: what operators are told (pure)
+drainer: the worker of nova-compute that does all this
 """

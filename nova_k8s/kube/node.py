@@ -122,6 +122,7 @@ class Source:
             watch.Watch, connect, 'list_node', f'Node {name}',
             timeout=timeout, field_selector=f'metadata.name={name}')
         self._watch = None
+        self._listeners = []
 
     def ask(self):
         """Return the Node as the API server answers now.
@@ -139,8 +140,19 @@ class Source:
             raise errors.Unreadable(watch.NOT_YET)
         return self._only(self._watch.objects())
 
+    def listen(self, changed):
+        """Have it called too when the node may have changed.
+
+        :param changed: must not block
+        """
+        self._listeners.append(changed)
+
     def watch(self, changed, stop):
-        self._watch = self._open(changed=changed)
+        def all_changed():
+            for each in (changed, *self._listeners):
+                each()
+
+        self._watch = self._open(changed=all_changed)
         self._watch.run(stop)
 
     def _only(self, nodes):

@@ -60,6 +60,14 @@ class Budget:
         default=None, compare=False)
     """The pod in the cluster that it was read from."""
 
+    workload: ty.Optional[str] = dataclasses.field(
+        default=None, compare=False)
+    """What replaces the pod when it is deleted, as 'ReplicaSet web'."""
+
+    ending: ty.Optional[bool] = dataclasses.field(
+        default=None, compare=False)
+    """Whether the pod is being deleted; None where that is not known."""
+
     @property
     def cpu_cores(self):
         """Whole cores, rounded down."""

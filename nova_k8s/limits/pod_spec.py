@@ -136,7 +136,10 @@ def _parse(pod, choice, who, read_from):
         missing=tuple(missing),
         node_name=errors.named(spec.get('nodeName') or '') or None,
         resize_pending=pending,
-        pod=_reference(pod))
+        pod=_reference(pod),
+        workload=_workload(pod),
+        ending=bool(_mapping(pod.get('metadata'), 'metadata').get(
+            'deletionTimestamp')))
 
 
 def _reference(pod):
@@ -146,6 +149,23 @@ def _reference(pod):
     return budget.Reference('Pod', errors.named(metadata.get('name')),
                             errors.named(metadata['uid']),
                             errors.named(metadata.get('namespace') or ''))
+
+
+def _workload(pod):
+    """Return what replaces a pod that was deleted, or None.
+
+    The guests' pod belongs to its Node, as mirror pods do: nothing makes
+    another one.
+    """
+    metadata = _mapping(pod.get('metadata'), 'metadata')
+    owners = _list(metadata.get('ownerReferences'),
+                   'metadata.ownerReferences')
+    for i, each in enumerate(owners):
+        each = _mapping(each, f'metadata.ownerReferences[{i}]')
+        if each.get('controller') and each.get('kind') != 'Node':
+            return (f'{errors.named(each.get("kind"))} '
+                    f'{errors.named(each.get("name"))}')
+    return None
 
 
 def _long_running(spec, status):
