@@ -262,9 +262,12 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             if each:
                 each.wake()
 
-    def _tell_of_drain(self, line):
+    def _tell_of_drain(self, line, kube_node):
+        # The pod is gone in the end.
         known = self._budget()
-        self._say(line, known and known.pod)
+        self._tell_of_service(line, kube_node)
+        if self._recorder and known and known.pod:
+            self._recorder.record(known.pod, *line)
 
     def _tell_of_service(self, line, kube_node):
         self._say(line, kube_node and budget.Reference(

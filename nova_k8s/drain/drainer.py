@@ -56,7 +56,8 @@ def from_conf(conf, host, limits, node_source, tell, show):
 
     :param limits: returns the watcher.State
     :param node_source: kube.node.Source, or None where no node is followed
-    :param tell: called with each messages.Line
+    :param tell: called with each messages.Line, and the kube.node.Node or
+        None
     :param show: called with (whether it goes on, whether it is done, who is
         left) whenever that changes
     """
@@ -181,11 +182,14 @@ class Drainer:
         ending = None
         if state.budget and not state.problem:
             ending = bool(state.budget.ending and not state.budget.workload)
+        return trigger.see(self._drain_on, self._seen, ending, self._node())
+
+    def _node(self):
+        """Return the node as last seen, None where it may be otherwise."""
         try:
-            node = self._node_source.latest()
+            return self._node_source.latest()
         except errors.LimitsError:
-            node = None
-        return trigger.see(self._drain_on, self._seen, ending, node)
+            return None
 
     def step(self):
         """Do what is due; return the seconds until the next step, or None."""
@@ -286,7 +290,7 @@ class Drainer:
         self._problem = problem
 
     def _say(self, line):
-        self._tell(line)
+        self._tell(line, self._node())
 
     def _show_state(self, goes_on, done, text):
         if (goes_on, done, text) != self._shown:

@@ -63,6 +63,9 @@ _SCHEMA = {
                 'caveats': {'type': 'array', 'items': {'type': 'string'}},
                 'node_name': _TEXT,
                 'resize_pending': _TEXT,
+                'workload': _TEXT,
+                # At a restart it is looked at anew.
+                'ending': {'type': ['boolean', 'null']},
                 'pod': {
                     'type': ['object', 'null'],
                     'additionalProperties': False,

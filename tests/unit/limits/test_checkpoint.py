@@ -31,6 +31,7 @@ FULL = budget.Budget(
     ephemeral_storage_bytes=2 ** 30, cpu_request_millicores=500,
     memory_request_bytes=2 ** 32, missing=('spec.x', 'spec.y'), caveats=('z',),
     node_name='node-1', resize_pending='Deferred: later',
+    workload='ReplicaSet web', ending=True,
     pod=budget.Reference('Pod', 'b', 'uid-1', 'a'))
 UNREADABLE = errors.Unreadable('Pod a/b: cannot be read')
 
