@@ -44,6 +44,10 @@ class ComputeNodesTestBase(base.ServersTestBase):
             lambda *args, **params: self._migrate(*args, **params)))
         self.useFixture(fixtures.MonkeyPatch(
             'nova_k8s.drain.engine.INTERVAL', 0.2))
+        self.aborted = set()
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.tests.fixtures.libvirt.Domain.abortJob',
+            lambda domain: self.aborted.add(domain.UUIDString())))
         # Of a migration, in seconds.
         self.length = 0
         # Guests whose migration fails, by id.
@@ -59,8 +63,17 @@ class ComputeNodesTestBase(base.ServersTestBase):
 
     def _migrate(self, domain, destination, params, flags):
         uuid = domain.UUIDString()
-        self.going.wait(30)
+        self.aborted.discard(uuid)
+        deadline = time.monotonic() + 30
+        while (not self.going.wait(0.05) and time.monotonic() < deadline and
+               uuid not in self.aborted):
+            pass
         time.sleep(self.length)
+        if uuid in self.aborted:
+            domain._job_type = fakelibvirt.VIR_DOMAIN_JOB_CANCELLED
+            threading.Timer(1, setattr, (
+                domain, '_job_type', fakelibvirt.VIR_DOMAIN_JOB_NONE)).start()
+            return
         if uuid in self.failing:
             domain.fail_job()
             raise fakelibvirt.make_libvirtError(
