@@ -18,6 +18,7 @@ import sys
 import nova.conf
 
 from nova_k8s.cmd import drain
+from nova_k8s import conf
 from nova_k8s.drain import engine
 from nova_k8s.drain import evacuation
 from nova_k8s.drain import nova_api
@@ -118,6 +119,8 @@ def check_off(args):
 
     :raises errors.LimitsError: when it is not, or is not known
     """
+    # With a cloud of clouds.yaml, nova.conf was not read.
+    conf.register_opts(CONF)
     kubeconfig = args.kubeconfig or os.environ.get('KUBECONFIG')
     if kubeconfig:
         CONF.set_override('kubeconfig', kubeconfig, 'kubernetes')

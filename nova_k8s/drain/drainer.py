@@ -13,6 +13,7 @@
 """The worker that drains this node, as the pod and the node say."""
 
 import os
+import time
 
 from oslo_log import log as logging
 
@@ -123,7 +124,7 @@ class Drainer:
     """
 
     def __init__(self, nova, host, policy, drain_on, limits, node_source,
-                 file, tell, show):
+                 file, tell, show, clock=time.monotonic):
         self._nova = nova
         self._host = host
         self._policy = policy
@@ -133,6 +134,7 @@ class Drainer:
         self._file = file
         self._tell = tell
         self._show = show
+        self._clock = clock
         self._seen = file.load()
         self._engine = None
         self._checked = False
@@ -223,7 +225,7 @@ class Drainer:
         if not self._engine:
             self._engine = engine.Engine(
                 self._nova, self._host, self._policy,
-                hold=lambda: self._seen.hold)
+                hold=lambda: self._seen.hold, clock=self._clock)
             self._say(reports.begun(self._host, seen.reason))
         state = self._engine.step()
         self._report(state)

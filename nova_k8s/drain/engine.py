@@ -107,6 +107,9 @@ class Engine:
         self._verdicts = ()
         # What may help a guest that could not be moved.
         self._scene = None
+        # When Nova answered last.
+        self._heard = None
+        self._failing = False
         self.delay = INTERVAL
 
     def step(self):
@@ -117,6 +120,7 @@ class Engine:
         """
         try:
             view = self._nova.look(self._host)
+            self._heard = self._clock()
             self._learn(view)
             self._verdicts = self._carry_out(view)
         except nova_api.Unreachable as exc:
@@ -127,24 +131,21 @@ class Engine:
         self._failing, self.delay = False, INTERVAL
         return State(self._verdicts, tuple(self._moved))
 
-    _failing = False
-
     def run(self, show, wait, patience):
         """Go on until nothing more happens by itself; return the State.
 
         :param show: called with each State
         :param wait: called with seconds
         :param patience: seconds for which Nova may not answer
-        :raises nova_api.Unreachable: when it does not for longer
+        :raises nova_api.Unreachable: when it does not for longer, or not even
+            once
         """
-        heard = self._clock()
         while True:
             state = self.step()
-            show(state)
-            if not state.problem:
-                heard = self._clock()
-            elif self._clock() - heard > patience or not self._seen:
+            if state.problem and (self._heard is None or
+                                  self._clock() - self._heard > patience):
                 raise nova_api.Unreachable(state.problem)
+            show(state)
             if state.over:
                 return state
             wait(self.delay)
