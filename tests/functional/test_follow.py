@@ -19,9 +19,9 @@ import fixtures
 from kubernetes.config import incluster_config
 import testtools
 
+from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.kube import watch
-from nova_k8s.limits import budget
 from nova_k8s.limits import messages
 from nova_k8s.limits.sources import api
 from nova_k8s.limits import watcher
@@ -441,7 +441,7 @@ class StartTest(FollowTestBase):
         source = api.from_conf(self.compute.conf(self.proxy))
         begin = time.monotonic()
         exc = self.assertRaises(
-            budget.errors.Unreadable, watcher.read_first, source, 2)
+            errors.Unreadable, watcher.read_first, source, 2)
         self.assertGreater(time.monotonic() - begin, 1.9)
         self.assertIn(self.compute.pod.metadata.name, str(exc))
         self.assertIn(self.proxy.url, str(exc))
@@ -451,7 +451,7 @@ class StartTest(FollowTestBase):
                            self.compute.namespace)
         source = api.from_conf(self.compute.conf(self.proxy))
         exc = self.assertRaises(
-            budget.errors.Unreadable, source.read)
+            errors.Unreadable, source.read)
         for word in ('system:serviceaccount:%s:nova-compute' %
                      self.compute.namespace, 'list', '"pods"',
                      'in the namespace "%s"' % self.compute.namespace):
@@ -460,7 +460,7 @@ class StartTest(FollowTestBase):
     def test_no_such_pod(self):
         source = api.from_conf(
             self.compute.conf(self.proxy, pod_name='other'))
-        exc = self.assertRaises(budget.errors.Refused, source.read)
+        exc = self.assertRaises(errors.Refused, source.read)
         self.assertIn(f'{self.compute.namespace}/other', str(exc))
         self.assertIn('[kubernetes] pod_name', str(exc))
 

@@ -323,7 +323,7 @@ class ReportTest(TestCase):
     """The manifests are the example that nova-k8s report reads."""
 
     def test_both_tell_the_same(self):
-        from nova_k8s import budget
+        from nova_k8s.limits import budget
         from nova_k8s.limits.sources import manifest
 
         found = [manifest.Source(str(BASE / 'libvirt.yaml')).read()]
