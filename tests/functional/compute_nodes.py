@@ -36,6 +36,12 @@ class ComputeNodesTestBase(base.ServersTestBase):
 
     patience = 30
 
+    # As in real life, Nova answers before the conductor has done its work.
+    CAST_AS_CALL = False
+
+    # Seconds between two looks of a drain.
+    interval = 0.2
+
     def setUp(self):
         super().setUp()
         self.http = self.useFixture(nova_http.NovaApi())
@@ -43,7 +49,7 @@ class ComputeNodesTestBase(base.ServersTestBase):
             'nova.tests.fixtures.libvirt.Domain.migrateToURI3',
             lambda *args, **params: self._migrate(*args, **params)))
         self.useFixture(fixtures.MonkeyPatch(
-            'nova_k8s.drain.engine.INTERVAL', 0.2))
+            'nova_k8s.drain.engine.INTERVAL', self.interval))
         self.aborted = set()
         self.useFixture(fixtures.MonkeyPatch(
             'nova.tests.fixtures.libvirt.Domain.abortJob',

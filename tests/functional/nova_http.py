@@ -57,11 +57,13 @@ class NovaApi(fixtures.Fixture):
 
     :ivar url: of the endpoint
     :ivar requests: [(method, path)] that were answered
+    :ivar note: called with method and path of each request that comes
     :ivar broken: while it is set, every answer is 503
     """
 
     def _setUp(self):
         self.requests = []
+        self.note = lambda method, path: None
         self.broken = threading.Event()
         self._app = wsgi.Loader().load_app('osapi_compute')
         server = simple_server.make_server(
@@ -75,8 +77,9 @@ class NovaApi(fixtures.Fixture):
         self.url = 'http://127.0.0.1:%d/v2.1' % server.server_port
 
     def _answer(self, environ, start_response):
-        self.requests.append((environ['REQUEST_METHOD'],
-                              environ['PATH_INFO']))
+        asked = environ['REQUEST_METHOD'], environ['PATH_INFO']
+        self.note(*asked)
+        self.requests.append(asked)
         if self.broken.is_set():
             start_response('503 Service Unavailable',
                            [('Content-Length', '0')])

@@ -83,6 +83,8 @@ class Nova:
     # What the engine calls
 
     def look(self, host):
+        # One list of servers, and one of migrations.
+        self.calls += 1
         self._call()
         here = self.on(host)
         found = [record for record in self.records.values()

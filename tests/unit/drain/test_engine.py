@@ -259,7 +259,7 @@ class EngineTest(EngineTestBase):
     def test_not_there_from_the_beginning(self):
         self.nova.down = True
         self.assertRaises(nova_api.Unreachable, self.run_to_end)
-        self.assertEqual(1, self.nova.calls)
+        self.assertEqual(2, self.nova.calls)
 
     def test_a_lost_answer(self):
         self.nova.add(G('g'))
@@ -281,8 +281,8 @@ class EngineTest(EngineTestBase):
         for each in range(10):
             self.nova.add(G(str(each)))
         self.run_to_end()
-        # A look every 2 s, a request a guest.
-        self.assertLess(self.nova.calls, 10 * (60 / 2 + 3))
+        # A look every 2 s, of two requests, and one a guest.
+        self.assertLess(self.nova.calls, 10 * (2 * 60 / 2 + 5))
 
 
 class TwoDrainsTest(EngineTestBase):
