@@ -110,19 +110,18 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 functools.partial(kube_client.api_client, CONF),
                 kube_node or host, CONF.kubernetes.api_timeout)
             self._recorder.start()
+        self._publisher = publisher.Publisher(self._publish, self._measure)
         self._watcher = watcher.Watcher(
-            source, state, self._tell, self._publish)
+            source, state, self._tell, self._publisher.wake)
         self._reported = reported.Reported(
             self._budget, CONF.kubernetes.unlimited)
-        self._publisher = publisher.Publisher(self._publish, self._measure)
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
             self._publisher.wake, self._refusal)
-        self._reported.reserved_mb = self._accounts.reserved_mb
-        self._reported.others_mb = lambda: self._accounts.others_mb
+        self._reported.accounts = self._accounts
         tracker = self._tracker()
         if tracker:
-            self._accounts.follow(tracker)
+            self._accounts.follow(tracker, self._reported.memory_used_mb)
         self._drainer = drainer.from_conf(
             CONF, host, lambda: self._watcher.state, node_source,
             self._tell_of_drain, lambda *state: None)
@@ -228,6 +227,43 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         finally:
             self._release(instance)
 
+    def attach_volume(self, context, connection_info, instance, *args,
+                      **kwargs):
+        super().attach_volume(context, connection_info, instance, *args,
+                              **kwargs)
+        self._forget_volumes(instance)
+
+    def detach_volume(self, context, connection_info, instance, *args,
+                      **kwargs):
+        super().detach_volume(context, connection_info, instance, *args,
+                              **kwargs)
+        self._forget_volumes(instance)
+
+    def _forget_volumes(self, instance):
+        if self._accounts:
+            self._accounts.forget_volumes(instance.uuid)
+
+    # Where power_on(), a hard reboot and resume_state_on_host_boot() meet;
+    # none of them makes a claim, and a reboot may start a stopped guest.
+    def _hard_reboot(self, context, instance, *args, **kwargs):
+        self._check_start(instance)
+        return super()._hard_reboot(context, instance, *args, **kwargs)
+
+    def resume(self, context, instance, *args, **kwargs):
+        self._check_start(instance)
+        return super().resume(context, instance, *args, **kwargs)
+
+    def _check_start(self, instance):
+        """Refuse to start a guest for which the limit leaves no room."""
+        if not self._accounts:
+            return
+        running = {guest.uuid for guest in self._host.list_guests()}
+        if instance.uuid in running:
+            return
+        reason = self._accounts.start(instance, running)
+        if reason:
+            raise exception.ComputeResourcesUnavailable(reason=reason)
+
     def _release(self, instance):
         if self._accounts:
             self._accounts.release(instance.uuid)
@@ -245,7 +281,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 self._reported.publish(tracker, nodename)
 
     def _measure(self):
-        self._accounts.measure()
+        return self._accounts.measure()
 
     def _tell(self, before, after):
         """Say once what changed, and keep it for the next start."""

@@ -27,6 +27,11 @@ from nova_k8s.accounting import ledger as ledgers
 LOG = logging.getLogger(__name__)
 
 
+# Seconds between measurements, and while others than guests come to use more
+# or less.
+MEASURE_EVERY, MEASURE_SOON = 60, 5
+
+
 class Accounts:
     """Says what is reserved, and whether one more guest fits.
 
@@ -50,14 +55,16 @@ class Accounts:
         self._closed = closed
         self._ledger = ledgers.Ledger()
         self._overhead = overhead
+        self._guests_due = 0
 
-    def follow(self, tracker):
+    def follow(self, tracker, used_mb):
         """Have guests counted and claims asked for, as Nova does both.
 
         :param tracker: Nova's resource tracker
+        :param used_mb: returns the MEMORY_MB that is reserved or allocated
         """
         claims.guard(tracker, self.admit)
-        claims.follow(tracker, self._ledger, self._overhead)
+        claims.follow(tracker, self._ledger, self._overhead, used_mb)
         claims.count_no_refusals(tracker)
 
     @property
@@ -70,6 +77,15 @@ class Accounts:
         return ledgers.reserved_mb(
             self._ledger.needs(time.monotonic()), self._reserve.mb,
             self._conf.kubernetes.reserve_ahead)
+
+    def allocated_mb(self):
+        """The MEMORY_MB that Placement has for guests here."""
+        return sum(need.allocated_mb
+                   for need in self._ledger.needs(time.monotonic()))
+
+    def largest(self):
+        """Return (VCPU, MEMORY_MB) of the largest allocations here."""
+        return ledgers.largest(self._ledger.needs(time.monotonic()))
 
     def admit(self, claim):
         """Return why a claim cannot be met, or None; see claims.guard()."""
@@ -95,18 +111,60 @@ class Accounts:
             self._changed()
         return reason
 
+    def start(self, instance, running):
+        """Count a stopped guest as running, where there is room for it.
+
+        Nova claims nothing when it starts one: it was counted all the time.
+        But while a limit is below what guests may use together, those that
+        run leave no room for all the others.
+
+        :param running: the UUIDs of the guests that run
+        :returns: why there is no room, or None
+        """
+        return claims.locked(self._start, instance, running)
+
+    def _start(self, instance, running):
+        now = time.monotonic()
+        need = self._overhead(instance, instance.flavor)
+        # What another start has just been given counts, and what Nova is
+        # building too.
+        rest = self._ledger.stopped(now) - set(running)
+        reason = claims.find_refusal(
+            self._limit_mb(), self._reserve.mb,
+            self._ledger.needs(now, rest | {instance.uuid}), need)
+        if not reason:
+            until = now + instance_overhead.hold_time(
+                self._conf.update_resources_interval)
+            self._ledger.start(instance.uuid, until)
+            # After the machine has booted, before the first audit, no guest
+            # is counted.
+            self._ledger.hold(instance.uuid, need, until)
+        return reason
+
+    def forget_volumes(self, uuid):
+        """Have a guest's volumes counted anew by the next audit."""
+        self._overhead.forget(uuid)
+
     def release(self, uuid):
         """Give up the room that is kept for a guest."""
         claims.locked(self._ledger.release, uuid)
         self._changed()
 
     def measure(self):
-        """Look what others and guests use. Does I/O."""
+        """Look what others and guests use. Does I/O.
+
+        :returns: seconds until the next look
+        """
         # None before the first audit: what Nova has not counted yet.
-        self._reserve.measure(claims.locked(self._ledger.uuids) or None)
-        self._overhead.measure(self._ledger, claims.locked)
+        moves = self._reserve.measure(
+            claims.locked(self._ledger.uuids) or None)
+        # Those of guests take the kernel long, and move little.
+        if time.monotonic() >= self._guests_due:
+            self._guests_due = time.monotonic() + MEASURE_EVERY
+            self._overhead.measure(self._ledger, claims.locked)
+        return MEASURE_SOON if moves else MEASURE_EVERY
 
     def _find_refusal(self, need, without):
         return self._closed() or claims.find_refusal(
             self._limit_mb(), self._reserve.mb,
-            self._ledger.needs(time.monotonic(), without), need)
+            self._ledger.needs(time.monotonic(), {without}), need)

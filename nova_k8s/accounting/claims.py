@@ -22,6 +22,7 @@ import threading
 
 from nova.compute import claims
 from nova.compute import resource_tracker
+from nova.compute import vm_states
 from nova import exception
 from nova import objects
 from nova import utils
@@ -31,6 +32,9 @@ from oslo_utils import excutils
 from nova_k8s.accounting import ledger
 
 LOG = logging.getLogger(__name__)
+
+# Guests in these states have no QEMU, and no claim is made when they get one.
+_STOPPED = (vm_states.STOPPED, vm_states.SUSPENDED)
 
 # Set in a thread whose claim was refused here, see count_no_refusals().
 _refused = threading.local()
@@ -100,7 +104,7 @@ def guard(tracker, admit):
     claims.Claim._claim_test = claim_test
 
 
-def follow(tracker, ledger, need_of):
+def follow(tracker, ledger, need_of, used_mb):
     """Keep a ledger as Nova's resource tracker counts.
 
     The tracker adds and subtracts what each guest uses with _update_usage(),
@@ -111,11 +115,16 @@ def follow(tracker, ledger, need_of):
     resize on the same host takes an instance out of both, until the next
     audit.
 
+    The record of the compute node, which the hypervisors API shows, would
+    begin with what Nova's option reserves and know only the guests' memory.
+    It gets what Placement has: all that is reserved or allocated.
+
     :param need_of: called with instance and flavor, returns an overhead.Need
+    :param used_mb: returns the MEMORY_MB that is reserved or allocated
     """
     count = tracker._update_usage
     usage_of = tracker._get_usage_dict
-    known = None
+    known, counting = None, False
 
     def get_usage_dict(object_or_dict, instance, **updates):
         usage = usage_of(object_or_dict, instance, **updates)
@@ -128,6 +137,14 @@ def follow(tracker, ledger, need_of):
         count(usage, nodename, sign=sign)
         change = ledger.add if sign > 0 else ledger.remove
         change(*usage['nova_k8s'])
+        if not counting:
+            tell_used(nodename)
+
+    def tell_used(nodename):
+        compute_node = tracker.compute_nodes[nodename]
+        compute_node.memory_mb_used = used_mb()
+        compute_node.free_ram_mb = (
+            compute_node.memory_mb - compute_node.memory_mb_used)
 
     def or_as_before(stock):
         @functools.wraps(stock)
@@ -144,9 +161,16 @@ def follow(tracker, ledger, need_of):
     recount = or_as_before(tracker._update_usage_from_instances)
 
     def update_usage_from_instances(context, instances, nodename):
-        nonlocal known
-        known = ledger.clear()
-        return recount(context, instances, nodename)
+        nonlocal known, counting
+        known, counting = ledger.clear(), True
+        ledger.stop(each.uuid for each in instances
+                    if each.vm_state in _STOPPED and not each.task_state)
+        try:
+            found = recount(context, instances, nodename)
+        finally:
+            counting = False
+        tell_used(nodename)
+        return found
 
     tracker._get_usage_dict = get_usage_dict
     tracker._update_usage = update_usage

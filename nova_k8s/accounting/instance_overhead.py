@@ -13,11 +13,14 @@
 """What Nova's objects need of the memory limit: overhead, applied to Nova."""
 
 import copy
+import json
 import math
 import platform
 import time
 
 from nova.conf import devices as nova_devices
+from nova import context as nova_context
+from nova import objects
 from oslo_log import log as logging
 
 from nova_k8s.accounting import overhead
@@ -51,6 +54,9 @@ def settings_from(conf):
         graphics=conf.vnc.enabled or conf.spice.enabled,
         translated_mb=translated_mb,
         arm64=platform.machine() == 'aarch64',
+        rbd_disks=conf.libvirt.images_type == 'rbd',
+        rbd_volumes=(conf.libvirt.images_type == 'rbd' or
+                     bool(conf.libvirt.rbd_secret_uuid)),
         mdev_classes=frozenset(
             conf[f'mdev_{each}'].mdev_class
             for each in conf.devices.enabled_mdev_types))
@@ -80,6 +86,10 @@ class InstanceOverhead:
         # What was asked for each guest last, and the answer.
         self._known = {}
         self._pci_devices = {}
+        # Disks and volumes that QEMU opens with librbd, by guest.
+        self._rbd_images = {}
+        # Guests whose image Nova cannot read, which was said.
+        self._unreadable = set()
         self._turn = ''
         self._warned = set()
 
@@ -92,7 +102,8 @@ class InstanceOverhead:
         :param image_meta: of a rebuild with another image
         :param pci_requests: of a claim; those of the instance otherwise
         """
-        devices = self._count_pci_devices(instance, flavor, pci_requests)
+        devices = (self._count_pci_devices(instance, flavor, pci_requests),
+                   self._count_rbd_images(instance))
         if image_meta:
             return self._need(flavor, image_meta.properties, devices)
         # An audit asks for every guest, and making an ImageMeta takes longer
@@ -101,9 +112,28 @@ class InstanceOverhead:
                  instance.system_metadata, devices)
         known, need = self._known.get(instance.uuid, (None, None))
         if asked != known:
-            need = self._need(flavor, instance.image_meta.properties, devices)
+            need = self._need(flavor, self._properties(instance), devices)
             self._known[instance.uuid] = copy.deepcopy(asked), need
         return need
+
+    def _properties(self, instance):
+        """The image's properties; none where Nova takes them no longer.
+
+        A property of an older release, or one written into the database, must
+        not end Nova's audit: no other guest would be counted any more.
+        """
+        try:
+            return instance.image_meta.properties
+        except Exception as exc:
+            problem = ' '.join(str(exc).split())
+        # Not in the handler: there, oslo.log says the problem a second time.
+        if instance.uuid not in self._unreadable:
+            self._unreadable.add(instance.uuid)
+            LOG.warning(
+                'What guest %s costs is estimated from its flavor alone: Nova '
+                'does not take the properties of its image: %s',
+                instance.uuid, problem)
+        return {}
 
     def _count_pci_devices(self, instance, flavor, pci_requests):
         # A resize may change them.
@@ -119,12 +149,41 @@ class InstanceOverhead:
         self._pci_devices[key] = number
         return number
 
+    def _count_rbd_images(self, instance):
+        if not self._measured:
+            # Nothing is estimated either.
+            return 0
+        number = self._rbd_images.get(instance.uuid)
+        if number is None:
+            # From the database, once: Nova's audits do not load them.
+            mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(
+                nova_context.get_admin_context(), instance.uuid)
+            number = sum(self._is_in_ceph(each) for each in mappings)
+            if self._settings.rbd_disks and instance.config_drive:
+                number += 1
+            self._rbd_images[instance.uuid] = number
+        return number
+
+    def _is_in_ceph(self, mapping):
+        if not mapping.is_volume:
+            return self._settings.rbd_disks
+        if not mapping.connection_info:
+            return self._settings.rbd_volumes
+        # Nova's own way to tell, in LibvirtDriver.volume_drivers.
+        return json.loads(mapping.connection_info).get(
+            'driver_volume_type') == 'rbd'
+
+    def forget(self, uuid):
+        """Look at a guest's volumes again: one came or went."""
+        self._rbd_images.pop(uuid, None)
+
     def _need(self, flavor, properties, devices):
+        pci_devices, rbd_images = devices
         return overhead.need(
             overhead.guest(
                 flavor.memory_mb, flavor.vcpus, flavor.extra_specs,
                 {name: properties.get(name) for name in IMAGE_PROPERTIES},
-                self._settings, devices),
+                self._settings, pci_devices, rbd_images),
             self._settings)
 
     def of_claim(self, claim):
@@ -172,10 +231,12 @@ class InstanceOverhead:
                 usage.KIB_PER_MIB)
         locked(self._tell, ledger, found)
         self._warned &= set(running)
+        self._unreadable &= ledger.uuids()
         for key in list(self._pci_devices):
             uuid, _alias = key
             if uuid not in running and ledger.memory_mb(uuid) is None:
                 self._pci_devices.pop(key, None)
+                self._rbd_images.pop(uuid, None)
                 self._known.pop(uuid, None)
 
     def _tell(self, ledger, found):

@@ -29,6 +29,10 @@ class Ledger:
         self._counted = {}
         self._held = {}
         self._measured = {}
+        # Stopped guests, and until when those that were started since count
+        # as running whatever Nova's audit has read before.
+        self._stopped = frozenset()
+        self._started = {}
 
     def clear(self):
         """Forget what was counted: Nova is about to count again.
@@ -75,6 +79,23 @@ class Ledger:
     def holds(self, uuid):
         return uuid in self._held
 
+    def stop(self, uuids):
+        """Know which of the guests do not run, as Nova has just read it."""
+        self._stopped = frozenset(uuids)
+
+    def start(self, uuid, until):
+        """Count a guest as running that is about to.
+
+        :param until: the time after which Nova will have read it
+        """
+        self._started[uuid] = until
+
+    def stopped(self, now):
+        """Return the UUIDs of guests that do not run, at the time now."""
+        self._started = {uuid: until for uuid, until in self._started.items()
+                         if until > now}
+        return self._stopped & self._counted.keys() - self._started.keys()
+
     def uuids(self):
         """Of all guests that are counted or held."""
         return {*self._counted, *self._held}
@@ -113,24 +134,31 @@ class Ledger:
         needs = self._counted.get(uuid)
         return max(each.memory_mb for each in needs) if needs else None
 
-    def needs(self, now, without=None):
+    def needs(self, now, without=()):
         """Return the Need of each guest, at the time now.
 
-        :param without: the UUID of a guest that does not count
+        :param without: the UUIDs of guests that do not count
         """
         self._held = {uuid: held for uuid, held in self._held.items()
                       if held[1] > now}
         found = [self._larger(uuid, need)
-                 for uuid, needs in self._counted.items() if uuid != without
+                 for uuid, needs in self._counted.items()
+                 if uuid not in without
                  for need in needs]
         return found + [need for uuid, (need, _) in self._held.items()
-                        if uuid != without]
+                        if uuid not in without]
 
     def _larger(self, uuid, need):
         seen, measured = self._measured.get(uuid, (None, 0))
         if seen != need or measured <= need.overhead_mb:
             return need
         return dataclasses.replace(need, overhead_mb=measured)
+
+
+def largest(needs):
+    """Return (VCPU, MEMORY_MB) of the largest allocations among guests."""
+    return (max((need.vcpus for need in needs), default=0),
+            max((need.allocated_mb for need in needs), default=0))
 
 
 def used_mb(needs):

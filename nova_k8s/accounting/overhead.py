@@ -59,6 +59,11 @@ SEV = 256
 # (qemuDomainGetMemLockLimitBytes) both take 1 GiB.
 VFIO = 1024
 
+# Each image that QEMU opens with librbd, in its own process. Not measured:
+# Ceph's documented rbd_cache_size is 32 MiB an image; as much again is for
+# operations in flight, of which objecter_inflight_op_bytes allows 100 MiB.
+RBD = 64
+
 # KubeVirt adds it on arm64, whose QEMU always has UEFI firmware.
 ARM64 = 128
 
@@ -97,6 +102,12 @@ class Guest:
     allocated_mb: ty.Optional[int] = None
     """MEMORY_MB that Placement allocates for it; None for its memory."""
 
+    allocated_vcpus: ty.Optional[int] = None
+    """VCPU that Placement allocates for it; None for its vCPUs."""
+
+    rbd_images: int = 0
+    """Disks and volumes that QEMU opens with librbd."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -107,6 +118,12 @@ class Settings:
     graphics: bool = True
     translated_mb: int = 0
     arm64: bool = False
+    rbd_disks: bool = False
+    """Disks that are no volumes are in Ceph: [libvirt] images_type."""
+
+    rbd_volumes: bool = False
+    """Volumes are taken to be in Ceph until they are attached."""
+
     mdev_classes: ty.FrozenSet[str] = frozenset()
     """Resource classes of mediated devices, besides VGPU."""
 
@@ -120,7 +137,10 @@ class Need:
 
     overhead_mb: int
     allocated_mb: int
-    """What Placement has for it already."""
+    """MEMORY_MB that Placement has for it already."""
+
+    vcpus: int = 0
+    """VCPU that Placement has for it at most."""
 
     @property
     def total_mb(self):
@@ -141,7 +161,8 @@ def cost_mb(guest, factor=1.0, addition_mb=0):
     :param factor: scales the estimate, 0 or more
     :param addition_mb: is added to it afterwards
     """
-    cost = EMULATOR + VCPU * guest.vcpus + guest.translated_mb
+    cost = (EMULATOR + VCPU * guest.vcpus + guest.translated_mb +
+            RBD * guest.rbd_images)
     if not guest.huge_pages:
         cost += guest.memory_mb * (PAGE_TABLES + KVM_PAGE_TABLES)
     if guest.graphics:
@@ -165,16 +186,18 @@ def need(guest, settings, measured_mb=0):
     allocated_mb = (guest.memory_mb if guest.allocated_mb is None
                     else guest.allocated_mb)
     return Need(0 if guest.huge_pages else guest.memory_mb, overhead_mb,
-                allocated_mb)
+                allocated_mb, guest.vcpus if guest.allocated_vcpus is None
+                else guest.allocated_vcpus)
 
 
 def guest(memory_mb, vcpus, extra_specs, image_properties, settings,
-          pci_devices=0):
+          pci_devices=0, rbd_images=0):
     """Return the Guest of a flavor and an image.
 
     :param extra_specs: of the flavor, a dict
     :param image_properties: of the image, by the names that Nova gives them
     :param pci_devices: how many are passed through, network cards included
+    :param rbd_images: how many disks and volumes are opened with librbd
     """
     def wanted(*names):
         """An extra spec hw:x or the image property hw_x says so."""
@@ -213,16 +236,18 @@ def guest(memory_mb, vcpus, extra_specs, image_properties, settings,
                   _RESOURCES.fullmatch, extra_specs) if match)),
         arm64=arm64,
         translated_mb=settings.translated_mb,
-        allocated_mb=allocated_mb(extra_specs))
+        allocated_mb=asked('MEMORY_MB', extra_specs),
+        allocated_vcpus=asked('VCPU', extra_specs),
+        rbd_images=rbd_images)
 
 
-def allocated_mb(extra_specs):
-    """MEMORY_MB that a flavor asks Placement for, None for its memory.
+def asked(resource_class, extra_specs):
+    """What a flavor asks Placement for itself, None where it does not.
 
-    The property resources:MEMORY_MB replaces what Nova's scheduler would
-    allocate (nova/scheduler/utils.py, ResourceRequest).
+    A property such as resources:MEMORY_MB replaces what Nova's scheduler
+    would allocate (nova/scheduler/utils.py, ResourceRequest).
     """
-    value = extra_specs.get('resources:MEMORY_MB')
+    value = extra_specs.get(f'resources:{resource_class}')
     try:
         return None if value is None else max(0, int(value))
     except ValueError:

@@ -12,6 +12,7 @@
 
 """What the pod uses besides guests: [kubernetes] reserved_memory_mb."""
 
+import collections
 import pathlib
 
 from oslo_config import cfg
@@ -30,6 +31,13 @@ FLOOR = 256
 # next such step, in MiB: a daemon that breathes does not change inventories.
 STEP = 64
 HEADROOM = 32
+
+# For how many measurements a peak counts.
+LOOKS = 10
+
+# A change from one measurement to the next, in MiB, after which the next one
+# comes sooner: what grows is noticed before it has used up its headroom.
+MOVES = 8
 
 
 def configured_mb(conf):
@@ -83,20 +91,16 @@ def measure_kb(folder, proc='/proc', known=None):
     return max(0, used)
 
 
-def steady_mb(present_mb, measured_kb):
+def steady_mb(measured_kb):
     """Return what to keep for the pod's other processes.
 
-    More at once, less only when much less is needed, and slowly.
+    What the largest of the last measurements asks for: more at once, less when
+    a peak is LOOKS measurements past.
 
-    :param present_mb: what is kept now; 0 at first
+    :param measured_kb: the last of them
     """
-    wanted_mb = measured_kb // usage.KIB_PER_MIB + HEADROOM
-    wanted = max(FLOOR, -(-wanted_mb // STEP) * STEP)
-    if wanted >= present_mb:
-        return wanted
-    if wanted <= present_mb - 2 * STEP:
-        return present_mb - STEP
-    return present_mb
+    wanted_mb = max(measured_kb) // usage.KIB_PER_MIB + HEADROOM
+    return max(FLOOR, -(-wanted_mb // STEP) * STEP)
 
 
 class PodReserve:
@@ -115,6 +119,8 @@ class PodReserve:
         self._folder = folder
         self._proc = proc
         self._problem = None
+        self._last_kb = 0
+        self._seen_kb = collections.deque(maxlen=LOOKS)
         if self._measured:
             self.mb = FLOOR
             self.measure()
@@ -123,21 +129,25 @@ class PodReserve:
         """Look again. Does I/O.
 
         :param known: as for measure_kb()
+        :returns: whether it moves
         """
         if not self._measured:
-            return
+            return False
         if not self._folder:
             self._tell('this process is in no cgroup of its own')
-            return
+            return False
         try:
             used = measure_kb(self._folder, self._proc, known)
+            self._seen_kb.append(used)
         except OSError as exc:
             self._tell(exc)
-            return
-        before, self.mb = self.mb, steady_mb(self.mb, used)
+            return False
+        before, self.mb = self.mb, steady_mb(self._seen_kb)
         if self.mb != before:
             LOG.info('Keeping %s MiB for what runs in the pod besides guests; '
                      '%s uses %s KiB', self.mb, self._folder, used)
+        last_kb, self._last_kb = self._last_kb, used
+        return abs(used - last_kb) > MOVES * usage.KIB_PER_MIB
 
     def _tell(self, problem):
         if str(problem) != self._problem:

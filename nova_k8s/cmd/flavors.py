@@ -102,7 +102,7 @@ def row(name, size, specs, properties, settings):
     return {
         'name': name, 'vcpus': size.vcpus, 'memory_mb': size.memory_mb,
         'overhead_mb': need.overhead_mb, 'property': wanted,
-        'is_set': overhead.allocated_mb(specs) == need.total_mb,
+        'is_set': overhead.asked('MEMORY_MB', specs) == need.total_mb,
     }
 
 

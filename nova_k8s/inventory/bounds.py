@@ -69,7 +69,7 @@ def total(machine, limit, last):
     return bounded, False
 
 
-def apply(stock, limits, last, reserved_mb=None):
+def apply(stock, limits, last, reserved_mb=None, largest=None):
     """Return the inventory of the compute node, within the limits.
 
     :param stock: the records of Nova's driver by resource class
@@ -77,6 +77,7 @@ def apply(stock, limits, last, reserved_mb=None):
     :param last: the records last returned from here by resource class
     :param reserved_mb: what is reserved of MEMORY_MB, where that is not what
         Nova's driver reserves
+    :param largest: by resource class, the largest allocation that is here
     """
     inventory = dict(stock)
     for resource_class, limit in limits.items():
@@ -90,18 +91,23 @@ def apply(stock, limits, last, reserved_mb=None):
                 resource_class == MEMORY_MB):
             record = dict(record, reserved=reserved_mb)
         inventory[resource_class] = _bound_record(
-            record or before,
+            record or before, (largest or {}).get(resource_class, 0),
             *total(machine, limit, before['total'] if before else 0))
     return inventory
 
 
-def _bound_record(record, total, closed):
+def _bound_record(record, largest, total, closed):
+    # Placement looks at units again when an allocation is moved to a
+    # migration: with a smaller max_unit, or a step that does not divide it, a
+    # guest that is here could never leave. Capacity keeps new ones out.
+    step = record['step_size']
     return dict(
         record,
         total=total,
         min_unit=min(record['min_unit'], total),
-        max_unit=total if closed else min(record['max_unit'], total),
-        step_size=min(record['step_size'], total),
+        max_unit=max(largest, total if closed
+                     else min(record['max_unit'], total)),
+        step_size=step if step <= total else 1,
         reserved=total if closed else min(record['reserved'], total))
 
 

@@ -25,8 +25,7 @@ from nova_k8s import errors
 # The first microversion that takes reserved equal to total.
 VERSION = '1.26'
 
-# How often it is tried at once. Nova's claims wait meanwhile, and the
-# publisher tries again in a second.
+# How often it is tried at once; the publisher tries again a little later.
 ATTEMPTS = 4
 
 # What is bounded by limits. The allocation ratio is not: it may have been set
@@ -54,12 +53,17 @@ def differ(present, wanted):
             merge(present, wanted) != present)
 
 
-def write(client, provider, wanted):
+def write(client, provider, wanted, given_up):
     """Have Placement have what is wanted.
+
+    One that was given up must write nothing later that others have changed
+    since: it looks between the generation and the write, and what it wrote
+    with an older generation Placement refuses.
 
     :param client: Nova's SchedulerReportClient
     :param provider: UUID of the resource provider
     :param wanted: as for merge()
+    :param given_up: the event that says so, see deadline.call()
     :returns: (records by resource class, generation) as Placement has them
     :raises errors.NotWritten: when Placement did not take it
     """
@@ -72,6 +76,8 @@ def write(client, provider, wanted):
         inventories = merge(found['inventories'], wanted)
         if inventories == found['inventories']:
             return inventories, found['resource_provider_generation']
+        if given_up.is_set():
+            raise errors.NotWritten('given up')
         answer = client.put(url, {
             'resource_provider_generation':
                 found['resource_provider_generation'],

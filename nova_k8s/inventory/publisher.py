@@ -28,10 +28,11 @@ LOG = logging.getLogger(__name__)
 # How long a change is given to be followed by more, in seconds.
 SETTLE = 0.05
 
-# Seconds until it is tried again, when Nova could not be told.
-RETRY = 1
+# Seconds until it is tried again, when Placement could not be told: doubled
+# from the first to the last.
+FIRST_RETRY, LAST_RETRY = 1, 30
 
-# Seconds between measurements.
+# Seconds until the first measurement, and the next one after a failure.
 MEASURE_EVERY = 60
 
 
@@ -39,15 +40,18 @@ class Publisher:
     """Calls publish() after each wake(), and measure() now and then.
 
     :param publish: may raise, and is then called again a little later
-    :param measure: may do I/O; called every MEASURE_EVERY seconds, and
-        publish() after it
+    :param measure: may do I/O; returns the seconds until it is called again,
+        and publish() is called after it
     """
 
     def __init__(self, publish, measure):
         self._publish = publish
         self._measure = measure
         self._due = 0
-        self._failed = {}
+        # When it is tried again after a failure, and how long after the next.
+        self._not_before = 0
+        self._retry = FIRST_RETRY
+        self._failed = set()
         self._worker = worker.Worker(
             'nova-k8s-publisher', self._step, settle=SETTLE)
         self.stop = self._worker.stop
@@ -61,25 +65,40 @@ class Publisher:
 
     def _step(self):
         if time.monotonic() >= self._due:
-            self._done(
-                self._measure, 'Could not measure what guests and others '
-                'use, trying again later: %s')
-            self._due = time.monotonic() + MEASURE_EVERY
+            wait = MEASURE_EVERY
+
+            def measure():
+                nonlocal wait
+                wait = self._measure()
+
+            self._done(measure, 'Could not measure what guests and others '
+                                'use, trying again later: %s')
+            self._due = time.monotonic() + wait
+        # Whoever wakes it meanwhile changes nothing about that.
+        wait = self._not_before - time.monotonic()
+        if wait > 0:
+            return wait
         if not self._done(
-                self._publish, 'Could not tell Placement what is reserved '
-                'for guests, trying again: %s'):
-            return RETRY
+                self._publish, 'Could not tell Placement what there is for '
+                'guests, trying again until it can: %s'):
+            wait, self._retry = self._retry, min(LAST_RETRY, self._retry * 2)
+            self._not_before = time.monotonic() + wait
+            return wait
+        self._retry = FIRST_RETRY
         return max(0, self._due - time.monotonic())
 
     def _done(self, function, problem):
         try:
             function()
         except Exception as exc:
-            # A conflict is what a busy Placement answers, and what cannot be
-            # reached now may be in a second.
-            if repr(exc) != self._failed.get(problem):
-                LOG.warning(problem, exc)
-            self._failed[problem] = repr(exc)
-            return False
-        self._failed.pop(problem, None)
-        return True
+            failure = ' '.join(str(exc).split()) or type(exc).__name__
+        else:
+            self._failed.discard(problem)
+            return True
+        # Once: a conflict is what a busy Placement answers, what cannot be
+        # reached now may be in a second, and the cause may read differently
+        # each time. Not in the handler: there, oslo.log says it again.
+        if problem not in self._failed:
+            LOG.warning(problem, failure)
+        self._failed.add(problem)
+        return False

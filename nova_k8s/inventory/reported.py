@@ -13,13 +13,20 @@
 """What Nova and Placement were told of this compute node, and are to be told.
 """
 
+import functools
+
 from oslo_log import log as logging
 
 from nova_k8s.accounting import claims
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import placement
+from nova_k8s.util import deadline
 
 LOG = logging.getLogger(__name__)
+
+# Seconds that Placement has for one change. [placement] timeout, where it is
+# set, ends what was given up; Nova's default is to wait for ever.
+DEADLINE = 10
 
 # Where the compute node's record has what Placement has in its inventory.
 COMPUTE_NODE_FIELDS = ((bounds.VCPU, 'vcpus'),
@@ -37,9 +44,11 @@ class Reported:
     def __init__(self, budget, unlimited):
         self._budget = budget
         self._unlimited = unlimited
-        # What is to be reserved of MEMORY_MB, and what of it for others than
-        # guests; None for what Nova's driver reserves.
-        self.reserved_mb = self.others_mb = lambda: None
+        # accounting.accounts.Accounts; None for what Nova's driver reserves.
+        self.accounts = None
+        # Whether Placement may have something else than what was told: a
+        # write that failed may still have arrived.
+        self._unsure = False
         # What Nova's driver said last, before any limit.
         self._stock = {}
         self._records = {}
@@ -55,6 +64,17 @@ class Reported:
         limit = self.limits[bounds.MEMORY_MB]
         return min((each for each in (limit, machine and machine['total'])
                     if each is not None), default=None)
+
+    def memory_used_mb(self):
+        """What is reserved of MEMORY_MB, or allocated.
+
+        Before Nova's driver said what there is, nothing bounds what is
+        reserved; its first audit says it again.
+        """
+        record = self._wanted().get(bounds.MEMORY_MB)
+        reserved_mb = (record['reserved'] if record
+                       else self.accounts.reserved_mb())
+        return reserved_mb + self.accounts.allocated_mb()
 
     def bound_resources(self, data):
         """Bound what the record of the compute node is made of.
@@ -96,8 +116,13 @@ class Reported:
 
     def _wanted(self):
         """The records to report of what the pod's limits bound."""
+        reserved_mb, largest = None, None
+        if self.accounts:
+            reserved_mb = self.accounts.reserved_mb()
+            largest = dict(zip((bounds.VCPU, bounds.MEMORY_MB),
+                               self.accounts.largest()))
         bounded = bounds.apply(self._stock, self.limits, self._records,
-                               self.reserved_mb())
+                               reserved_mb, largest)
         return {resource_class: bounded[resource_class]
                 for resource_class in bounds.FIELDS
                 if resource_class in bounded}
@@ -109,28 +134,61 @@ class Reported:
         Placement about each of them: the next one is a periodic task away.
 
         :param tracker: Nova's resource tracker
-        :raises errors.NotWritten: and what Nova's client of Placement raises
+        :raises errors.NotWritten: and what Nova's client of Placement raises;
+            TimeoutError when it does not answer
         """
         # Disabled: before the first periodic update, which will report.
-        if not tracker.disabled(nodename):
-            claims.locked(self._write, tracker, nodename)
+        while not tracker.disabled(nodename):
+            found = claims.locked(self._find_change, tracker, nodename)
+            if not found:
+                return
+            # Not under the lock: claims would wait for Placement as well.
+            compute_node, wanted = found
+            answer = deadline.call(
+                functools.partial(placement.write, tracker.reportclient,
+                                  compute_node.uuid, wanted),
+                DEADLINE, 'Placement')
+            claims.locked(self._keep, tracker, compute_node, wanted, *answer)
 
-    def _write(self, tracker, nodename):
+    def _find_change(self, tracker, nodename):
+        """Return (compute node, records) to write, or None."""
         wanted = self._wanted()
-        if not placement.differ(self._records, wanted):
-            return
-        compute_node = tracker.compute_nodes[nodename]
-        inventories, generation = placement.write(
-            tracker.reportclient, compute_node.uuid, wanted)
+        if not self._unsure and not placement.differ(self._records, wanted):
+            return None
+        self._unsure = True
+        return tracker.compute_nodes[nodename], wanted
+
+    def _keep(self, tracker, compute_node, wanted, inventories, generation):
+        """Have Nova know what Placement has."""
         self._records = wanted
         # What Nova's client knows of Placement, or it would write back what
         # was before. To have it forget and ask again is no way: meanwhile
         # nobody could disable the compute service in Placement.
         known = tracker.reportclient._provider_tree
+        self._unsure = False
         if known.exists(compute_node.uuid):
-            known.update_inventory(compute_node.uuid, inventories,
-                                   generation=generation)
-        _save(compute_node, wanted)
+            its = known.data(compute_node.uuid).generation
+            # Nova wrote after us, perhaps what was before: look again.
+            self._unsure = its is not None and its > generation
+            if not self._unsure:
+                known.update_inventory(compute_node.uuid, inventories,
+                                       generation=generation)
+        self._save(compute_node, wanted)
+
+    def _save(self, compute_node, records):
+        """Have the record of the compute node say the same."""
+        fields = {field: records[resource_class]['total']
+                  for resource_class, field in COMPUTE_NODE_FIELDS
+                  if resource_class in records}
+        if self.accounts:
+            fields['memory_mb_used'] = self.memory_used_mb()
+        if any(getattr(compute_node, field) != value
+               for field, value in fields.items()):
+            for field, value in fields.items():
+                setattr(compute_node, field, value)
+            compute_node.free_ram_mb = (
+                compute_node.memory_mb - compute_node.memory_mb_used)
+            compute_node.save()
 
     def _warn(self):
         stock = {resource_class: self._stock[resource_class]
@@ -141,10 +199,9 @@ class Reported:
         seen = (self._budget(), dedicated,
                 {name: record['total'] for name, record in stock.items()})
         if seen != self._warned and seen[0]:
-            others_mb = self.others_mb()
-            if others_mb is not None and bounds.MEMORY_MB in stock:
+            if self.accounts and bounds.MEMORY_MB in stock:
                 stock[bounds.MEMORY_MB] = dict(
-                    stock[bounds.MEMORY_MB], reserved=others_mb)
+                    stock[bounds.MEMORY_MB], reserved=self.accounts.others_mb)
             for line in bounds.list_warnings(seen[0], stock, dedicated):
                 LOG.warning('%s', line)
             line = bounds.warn_of_ratio(
@@ -154,17 +211,3 @@ class Reported:
             if line:
                 LOG.warning('%s', line)
         self._warned = seen
-
-
-def _save(compute_node, records):
-    """Have the record of the compute node say the same."""
-    totals = {field: records[resource_class]['total']
-              for resource_class, field in COMPUTE_NODE_FIELDS
-              if resource_class in records}
-    if any(getattr(compute_node, field) != total
-           for field, total in totals.items()):
-        for field, total in totals.items():
-            setattr(compute_node, field, total)
-        compute_node.free_ram_mb = (
-            compute_node.memory_mb - compute_node.memory_mb_used)
-        compute_node.save()

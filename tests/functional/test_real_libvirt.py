@@ -102,8 +102,9 @@ class CostTest(GuestTestBase):
     def setUp(self):
         # No guest costs as little as is estimated here.
         self.flags(overhead_addition_mb=1, reserve_ahead=0, group='kubernetes')
-        self.useFixture(fixtures.MonkeyPatch(
-            'nova_k8s.inventory.publisher.MEASURE_EVERY', 1))
+        for module in ('inventory.publisher', 'accounting.accounts'):
+            self.useFixture(fixtures.MonkeyPatch(
+                f'nova_k8s.{module}.MEASURE_EVERY', 1))
         super().setUp()
         self.seen_mb = []
 

@@ -16,6 +16,7 @@ import configparser
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -132,7 +133,7 @@ class PluginTest(testtools.TestCase):
         # setup_develop takes the third word of this line.
         lines = [line.split() for line
                  in (TOP / 'setup.cfg').read_text().splitlines()
-                 if line.startswith('name')]
+                 if re.match('name.*=', line)]
         self.assertEqual([['name', '=', 'nova-k8s']], lines)
 
     def test_post_config_on_a_plain_devstack(self):

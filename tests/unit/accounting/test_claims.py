@@ -113,6 +113,9 @@ class GuardTest(base.TestCase):
 class Tracker:
     """As much of Nova's resource tracker as is followed."""
 
+    def __init__(self):
+        self.compute_nodes = {'node': mock.Mock(memory_mb=4096)}
+
     def _get_usage_dict(self, object_or_dict, instance, **updates):
         return {'memory_mb': 512}
 
@@ -143,7 +146,8 @@ class FollowTest(base.TestCase):
             seen.append(flavor)
             return SMALL
 
-        claims.follow(tracker, ledger, need_of)
+        used_mb = mock.Mock(return_value=1000)
+        claims.follow(tracker, ledger, need_of, used_mb)
         instance = mock.Mock(uuid='a')
         tracker._update_usage(
             tracker._get_usage_dict(instance, instance), 'node')
@@ -159,6 +163,17 @@ class FollowTest(base.TestCase):
         self.assertEqual([], tracker._update_usage_from_instances(
             None, [], 'node'))
         self.assertEqual([], ledger.needs(0))
+        # What Nova counted in between is replaced, once for many guests.
+        record = tracker.compute_nodes['node']
+        self.assertEqual((1000, 3096),
+                         (record.memory_mb_used, record.free_ram_mb))
+        used_mb.reset_mock()
+        used_mb.return_value = 4096
+        tracker._update_usage_from_instances(
+            None, [mock.Mock(uuid=str(i)) for i in range(9)], 'node')
+        used_mb.assert_called_once_with()
+        self.assertEqual((4096, 0),
+                         (record.memory_mb_used, record.free_ram_mb))
 
     def test_audit_that_fails(self):
         first, second = mock.Mock(uuid='a'), mock.Mock(uuid='b')
@@ -175,7 +190,7 @@ class FollowTest(base.TestCase):
                     raise OSError
 
             setattr(tracker, name, fail)
-            claims.follow(tracker, ledger, lambda *_: SMALL)
+            claims.follow(tracker, ledger, lambda *_: SMALL, int)
 
             def audit(instances, tracker=tracker):
                 for step in ('_update_usage_from_instances',

@@ -13,6 +13,7 @@
 """What Nova's objects need."""
 
 import functools
+import json
 import math
 from unittest import mock
 
@@ -58,11 +59,14 @@ class NeedsTest(base.TestCase):
     def setUp(self):
         super().setUp()
         self.log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
+        self.mappings = self.useFixture(fixtures.MockPatchObject(
+            objects.BlockDeviceMappingList, 'get_by_instance_uuid',
+            return_value=[])).mock
         self.needs = instance_overhead.InstanceOverhead(overhead.Settings())
 
     def test_instance(self):
         some = instance()
-        self.assertEqual(overhead.Need(512, 59, 512),
+        self.assertEqual(overhead.Need(512, 59, 512, 1),
                          self.needs(some, some.flavor))
         self.assertEqual(1024, self.needs(some, flavor(1024)).memory_mb)
 
@@ -106,7 +110,7 @@ class NeedsTest(base.TestCase):
         claim = mock.Mock(instance=instance(), migration=None,
                           _pci_requests=mock.Mock(requests=[]),
                           spec=['instance', 'migration', '_pci_requests'])
-        self.assertEqual((overhead.Need(512, 59, 512), A),
+        self.assertEqual((overhead.Need(512, 59, 512, 1), A),
                          self.needs.of_claim(claim))
 
     def test_claim_of_a_move(self):
@@ -115,7 +119,7 @@ class NeedsTest(base.TestCase):
                 instance=instance(), flavor=flavor(1024), image_meta=image(),
                 migration=mock.Mock(is_same_host_resize=here),
                 _pci_requests=mock.Mock(requests=[]))
-            self.assertEqual((overhead.Need(1024, 61, 1024), without),
+            self.assertEqual((overhead.Need(1024, 61, 1024, 1), without),
                              self.needs.of_claim(claim))
 
     def test_settings(self):
@@ -143,6 +147,70 @@ class NeedsTest(base.TestCase):
         self.assertEqual(
             {'CUSTOM_M10'}, instance_overhead.settings_from(CONF).mdev_classes)
 
+    def test_images_in_ceph(self):
+        def volume(kind=None):
+            return objects.BlockDeviceMapping(
+                destination_type='volume', connection_info=kind and
+                json.dumps({'driver_volume_type': kind}))
+
+        disk = objects.BlockDeviceMapping(destination_type='local')
+        plain = self.needs(instance(), flavor(512)).overhead_mb
+        for settings, mappings, config_drive, number in (
+                ({}, [disk, volume(), volume('iscsi')], 'True', 0),
+                ({}, [volume('rbd'), volume('rbd'), volume('nfs')], '', 2),
+                ({'rbd_volumes': True}, [disk, volume(), volume('iscsi')],
+                 'True', 1),
+                ({'rbd_disks': True}, [disk, disk, volume('iscsi')], '', 2),
+                ({'rbd_disks': True}, [disk], 'True', 2)):
+            self.mappings.return_value = mappings
+            needs = instance_overhead.InstanceOverhead(
+                overhead.Settings(**settings))
+            some = instance()
+            some.config_drive = config_drive
+            for _ in range(2):
+                self.assertEqual(
+                    plain + number * overhead.RBD,
+                    needs(some, flavor(512)).overhead_mb, (settings, number))
+            # Volumes come and go.
+            self.mappings.return_value = [volume('rbd')]
+            needs.forget(A)
+            self.assertEqual(
+                plain + overhead.RBD * (1 + bool(
+                    settings.get('rbd_disks') and config_drive)),
+                needs(some, flavor(512)).overhead_mb)
+
+    def test_volumes_are_looked_up_once(self):
+        self.mappings.reset_mock()
+        for _ in range(3):
+            self.needs(instance(), flavor(512))
+        self.assertEqual(1, self.mappings.call_count)
+        needs = instance_overhead.InstanceOverhead(
+            overhead.Settings(factor=0))
+        needs(instance(), flavor(512))
+        self.assertEqual(1, self.mappings.call_count)
+
+    def test_properties_that_nova_takes_no_longer(self):
+        log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
+
+        class Old:
+            uuid, flavor = A, flavor(512)
+            system_metadata = {'image_hw_video_model': 'matrox'}
+            pci_requests = None
+
+            @property
+            def image_meta(self):
+                return objects.ImageMeta.from_dict({
+                    'properties': {'hw_video_model': 'matrox'}})
+
+        some = Old()
+        self.assertRaises(ValueError, lambda: some.image_meta)
+        for memory_mb in (512, 1024, 1024):
+            need = self.needs(some, flavor(memory_mb))
+            self.assertEqual(self.needs(instance(memory_mb),
+                                        flavor(memory_mb)), need)
+        self.assertEqual(1, log.output.count('flavor alone'))
+        self.assertIn(A, log.output)
+
     def test_hold_time(self):
         for interval, expected in ((-1, math.inf), (0, 120), (60, 120),
                                    (600, 1200)):
@@ -150,7 +218,7 @@ class NeedsTest(base.TestCase):
 
     def test_measured(self):
         ledger = ledgers.Ledger()
-        ledger.add(A, overhead.Need(512, 59, 512))
+        ledger.add(A, overhead.Need(512, 59, 512, 1))
         running = {A: mock.Mock(**{'used.return_value': usage.Used(
             512 * 1024, 60 * 1024, 1, 0)}), 'b': mock.Mock(
                 **{'used.side_effect': OSError()}), 'c': mock.Mock(
@@ -206,7 +274,7 @@ class NeedsTest(base.TestCase):
         some = instance()
         self.needs(some, some.flavor)
         ledger = ledgers.Ledger()
-        ledger.add(A, overhead.Need(512, 59, 512))
+        ledger.add(A, overhead.Need(512, 59, 512, 1))
         for left in (1, 0):
             self.needs.measure(ledger, mock.Mock())
             self.assertEqual((left, left), (len(self.needs._known),

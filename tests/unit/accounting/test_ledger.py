@@ -37,14 +37,14 @@ class LedgerTest(base.TestCase):
         super().setUp()
         self.ledger = ledger.Ledger()
 
-    def needs(self, now=0, without=None):
+    def needs(self, now=0, without=()):
         return self.ledger.needs(now, without)
 
     def test_count(self):
         self.ledger.add(A, SMALL)
         self.ledger.add(B, LARGE)
         self.assertEqual([SMALL, LARGE], self.needs())
-        self.assertEqual([LARGE], self.needs(without=A))
+        self.assertEqual([LARGE], self.needs(without={A}))
         self.ledger.remove(A, SMALL)
         self.assertEqual([LARGE], self.needs())
         self.ledger.clear()
@@ -158,7 +158,7 @@ class Node:
     def used_mb(self):
         return sum(n.total_mb for needs in self.real.values() for n in needs)
 
-    def admit(self, need, without=None):
+    def admit(self, need, without=()):
         reason = claims.find_refusal(
             self.limit_mb, self.others_mb,
             self.ledger.needs(self.now, without), need)

@@ -100,7 +100,8 @@ class CostTest(base.TestCase):
         self.assertGreaterEqual(cost, addition)
         more = overhead.Guest(
             some.memory_mb + 1, some.vcpus + 1, some.huge_pages, True,
-            some.video_mb, True, True, True, True, True, some.translated_mb)
+            some.video_mb, True, True, True, True, True, some.translated_mb,
+            rbd_images=some.rbd_images + 1)
         self.assertGreaterEqual(
             overhead.cost_mb(more, factor, addition), cost)
 
@@ -111,7 +112,7 @@ class NeedTest(base.TestCase):
 
     def test_plain(self):
         need = overhead.need(guest(), self.settings)
-        self.assertEqual(overhead.Need(4096, 76, 4096), need)
+        self.assertEqual(overhead.Need(4096, 76, 4096, 2), need)
         self.assertEqual((4172, 76), (need.total_mb, need.reserved_mb))
 
     def test_the_larger_of_estimate_and_measurement(self):

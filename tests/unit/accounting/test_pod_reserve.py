@@ -54,15 +54,15 @@ class MeasureTest(test_usage.ProcTest):
 class SteadyTest(base.TestCase):
 
     def test_steady(self):
-        for present, measured_mb, expected in (
+        for measured_mb, expected in (
                 # the floor, then steps with room to breathe
-                (0, 0, 256), (0, 224, 256), (0, 225, 320), (0, 900, 960),
-                # more at once, less only when it is much, and slowly
-                (320, 400, 448), (320, 225, 320), (384, 225, 384),
-                (448, 225, 384), (960, 0, 896), (320, 0, 320)):
+                ([0], 256), ([224], 256), ([225], 320), ([900], 960),
+                # more at once, less when the peak is past
+                ([225, 400], 448), ([400, 225], 448), ([225, 0, 0], 320)):
             self.assertEqual(
-                expected, pod_reserve.steady_mb(present, measured_mb * 1024),
-                (present, measured_mb))
+                expected,
+                pod_reserve.steady_mb([mb * 1024 for mb in measured_mb]),
+                measured_mb)
 
 
 class PodReserveTest(base.TestCase):
@@ -109,6 +109,28 @@ class PodReserveTest(base.TestCase):
         found.measure()
         self.assertEqual(704, found.mb)
         self.assertIn('/some', self.log.output)
+
+    def test_auto_after_a_peak(self):
+        # One step, which was kept for ever once.
+        self.flags(group='kubernetes', pod_cgroup='/some')
+        self.measured(200 * 1024)
+        found = pod_reserve.from_conf(CONF)
+        kept = []
+        for used_mb, looks in ((200, 2), (230, 1), (200, 12)):
+            self.measured(used_mb * 1024)
+            for _ in range(looks):
+                found.measure()
+                kept.append(found.mb)
+        self.assertEqual([256] * 2 + [320] * 10 + [256] * 3, kept)
+
+    def test_moves(self):
+        self.flags(group='kubernetes', pod_cgroup='/some')
+        self.measured(200 * 1024)
+        found = pod_reserve.from_conf(CONF)
+        for used_mb, moves in ((200, False), (208, False), (217, True),
+                               (217, False), (200, True)):
+            self.measured(used_mb * 1024)
+            self.assertIs(moves, found.measure(), used_mb)
 
     def test_auto_that_cannot_be_measured(self):
         self.flags(group='kubernetes', pod_cgroup=self.folder())

@@ -138,6 +138,30 @@ class BoundTest(base.TestCase):
             self.assertEqual((total, reserved),
                              (last[VCPU]['total'], last[VCPU]['reserved']))
 
+    @hypothesis.given(STEPS, st.integers(0, 10 ** 6), st.integers(0, 10 ** 6))
+    def test_what_is_here_may_leave(self, steps, vcpus, memory_mb):
+        # Placement's own check of an allocation that is moved.
+        largest = {VCPU: vcpus, MEMORY_MB: memory_mb}
+        last = {}
+        for present, records in steps:
+            stock = {name: dict(each, step_size=1)
+                     for name, each in records.items() if each}
+            last = bounds.apply(stock, bounds.limits(present, 'error'), last,
+                                largest=largest)
+            for name, found in last.items():
+                PLACEMENT.validate({
+                    'resource_provider_generation': 1,
+                    'inventories': {name: found}})
+                if largest[name]:
+                    self.assertLessEqual(found['min_unit'], largest[name])
+                    self.assertGreaterEqual(found['max_unit'], largest[name])
+                    self.assertEqual(0, largest[name] % found['step_size'])
+
+    def test_step_that_would_no_longer_divide(self):
+        found = bounds.apply({MEMORY_MB: record(1024, step_size=256)},
+                             {MEMORY_MB: 100}, {})
+        self.assertEqual(1, found[MEMORY_MB]['step_size'])
+
     def test_class_that_nova_no_longer_reports(self):
         last = bounds.apply({VCPU: record(64)}, {VCPU: 8}, {})
         for limit in (8, 0, None):

@@ -12,6 +12,7 @@
 
 """Writing inventories while somebody else allocates."""
 
+import threading
 from unittest import mock
 
 from nova_k8s import errors
@@ -77,7 +78,8 @@ class DifferTest(base.TestCase):
 class WriteTest(base.TestCase):
 
     def write(self, client, **wanted):
-        found, generation = placement.write(client, UUID, wanted)
+        found, generation = placement.write(
+            client, UUID, wanted, threading.Event())
         self.assertEqual(client.inventories, found)
         self.assertEqual(client.generation, generation)
 
@@ -105,6 +107,21 @@ class WriteTest(base.TestCase):
                                 VCPU=record(3))
         self.assertIn('409', str(exc))
         self.assertTrue(base.one_line(exc))
+
+    def test_given_up(self):
+        # While it waited for the generation, somebody else wrote.
+        client = Client({'VCPU': record(4)})
+        given_up = threading.Event()
+        stock = client.get
+
+        def get(url, version=None):
+            given_up.set()
+            return stock(url, version)
+
+        client.get = get
+        self.assertRaises(errors.NotWritten, placement.write, client, UUID,
+                          {'VCPU': record(3)}, given_up)
+        self.assertEqual([], client.writes)
 
     def test_no_answer_that_says_anything(self):
         client = Client({}, status=503)

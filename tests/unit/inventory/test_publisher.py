@@ -14,6 +14,7 @@
 
 import threading
 import time
+from unittest import mock
 
 import fixtures
 
@@ -26,14 +27,19 @@ class PublisherTest(base.TestCase):
     def setUp(self):
         super().setUp()
         self.log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
-        for name, value in (('SETTLE', 0.01), ('RETRY', 0.01)):
+        for name, value in (('SETTLE', 0.01), ('FIRST_RETRY', 0.01),
+                            ('LAST_RETRY', 0.02)):
             self.useFixture(fixtures.MonkeyPatch(
                 f'nova_k8s.inventory.publisher.{name}', value))
         self.published = []
         self.measured = threading.Event()
         self.failures = 0
-        self.publisher = publisher.Publisher(self.publish, self.measured.set)
+        self.publisher = publisher.Publisher(self.publish, self.measure)
         self.addCleanup(self.publisher.stop)
+
+    def measure(self):
+        self.measured.set()
+        return 60
 
     def publish(self):
         if self.failures:
@@ -70,6 +76,42 @@ class PublisherTest(base.TestCase):
         self.wait(lambda: self.published)
         self.assertEqual(1, self.log.output.count('conflict'))
         self.assertIn('Could not tell Placement', self.log.output)
+
+    def test_who_wakes_it_does_not_hasten_it(self):
+        for name in ('FIRST_RETRY', 'LAST_RETRY'):
+            self.useFixture(fixtures.MonkeyPatch(
+                f'nova_k8s.inventory.publisher.{name}', 60))
+        self.publisher._retry = 60
+        attempts = []
+
+        def fail():
+            attempts.append(1)
+            raise OSError('away')
+
+        self.publisher._publish = fail
+        self.publisher.start()
+        self.wait(lambda: attempts)
+        for _ in range(20):
+            self.publisher.wake()
+            time.sleep(0.02)
+        self.assertEqual(1, len(attempts))
+        self.assertEqual(1, self.log.output.count('away'))
+
+    def test_waits_longer_each_time(self):
+        self.publisher._publish = mock.Mock(side_effect=OSError('away'))
+        self.publisher._due = time.monotonic() + 60
+        waits = []
+        for name, value in (('FIRST_RETRY', 1), ('LAST_RETRY', 30)):
+            self.useFixture(fixtures.MonkeyPatch(
+                f'nova_k8s.inventory.publisher.{name}', value))
+        self.publisher._retry = 1
+        for _ in range(7):
+            waits.append(self.publisher._step())
+            self.publisher._not_before = 0
+        self.assertEqual([1, 2, 4, 8, 16, 30, 30], waits)
+        self.publisher._publish.side_effect = None
+        self.publisher._step()
+        self.assertEqual(1, self.publisher._retry)
 
     def test_failed_measurement_is_told_as_one(self):
         self.useFixture(fixtures.MonkeyPatch(

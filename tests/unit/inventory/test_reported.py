@@ -12,6 +12,7 @@
 
 """What was reported, and how a change of it gets out."""
 
+import threading
 from unittest import mock
 
 import fixtures
@@ -19,6 +20,7 @@ from nova.compute import provider_tree
 from nova.compute import resource_tracker
 from nova.scheduler.client import report
 
+from nova_k8s.accounting import claims
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import reported
@@ -77,8 +79,8 @@ class PublishTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
-        self.reported = reported.Reported(
-            lambda: budget.Budget('Pod a/b', 4000, 8 * 2 ** 30), 'error')
+        self.present = budget.Budget('Pod a/b', 4000, 8 * 2 ** 30)
+        self.reported = reported.Reported(lambda: self.present, 'error')
         self.reported._stock = {bounds.VCPU: record(64),
                                 bounds.MEMORY_MB: record(2 ** 18)}
         self.tracker = mock.create_autospec(
@@ -123,7 +125,9 @@ class PublishTest(base.TestCase):
         self.publish()
         self.assertEqual(
             [mock.call.disabled(NODE),
-             mock.call.write(self.tracker.reportclient, UUID, self.wanted)],
+             mock.call.write(self.tracker.reportclient, UUID, self.wanted,
+                             mock.ANY),
+             mock.call.disabled(NODE)],
             self.tracker.mock_calls)
         # Nova's client has what Placement answered.
         known = self.tree.data(UUID)
@@ -158,3 +162,64 @@ class PublishTest(base.TestCase):
         self.write.side_effect = RuntimeError('unreachable')
         self.assertRaises(RuntimeError, self.publish)
         self.node.save.assert_not_called()
+
+    def test_claims_do_not_wait_for_placement(self):
+        self.tracker.disabled.return_value = False
+        asked, answer = threading.Event(), threading.Event()
+
+        def write(*args):
+            asked.set()
+            answer.wait(10)
+            return {}, 7
+
+        self.write.side_effect = write
+        thread = threading.Thread(target=self.publish)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(answer.set)
+        self.assertTrue(asked.wait(10))
+        claimed = threading.Thread(target=claims.locked, args=(str,))
+        claimed.start()
+        claimed.join(5)
+        self.assertFalse(claimed.is_alive())
+
+    def test_placement_that_hangs(self):
+        self.tracker.disabled.return_value = False
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_k8s.inventory.reported.DEADLINE', 0.05))
+        given_up = []
+        self.write.side_effect = lambda *args: given_up.append(
+            args[-1].wait(10))
+        exc = self.assertRaises(TimeoutError, self.publish)
+        self.assertIn('Placement', str(exc))
+
+    def test_what_may_have_arrived_is_looked_at(self):
+        self.tracker.disabled.return_value = False
+        self.publish()
+        self.present = budget.Budget('Pod a/b', 8000, 8 * 2 ** 30)
+        self.write.side_effect = TimeoutError
+        self.assertRaises(TimeoutError, self.publish)
+        # It is as it was, and Placement may not be.
+        self.present = budget.Budget('Pod a/b', 4000, 8 * 2 ** 30)
+        self.write.side_effect = None
+        self.publish()
+        self.assertEqual(3, self.write.call_count)
+        self.publish()
+        self.assertEqual(3, self.write.call_count)
+
+    def test_nova_wrote_meanwhile(self):
+        self.tracker.disabled.return_value = False
+        before = {bounds.VCPU: record(64)}
+        generations = [7, 9]
+
+        def write(*args):
+            # What Nova believed, with a generation after ours.
+            self.tree.update_inventory(UUID, before, generation=8)
+            return {bounds.VCPU: record(4)}, generations.pop(0)
+
+        self.write.side_effect = write
+        self.publish()
+        self.assertEqual(2, self.write.call_count)
+        known = self.tree.data(UUID)
+        self.assertEqual(({bounds.VCPU: record(4)}, 9),
+                         (known.inventory, known.generation))

@@ -1,0 +1,37 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The accounts as a whole: when they look."""
+
+from unittest import mock
+
+import fixtures
+
+from nova_k8s.accounting import accounts
+from tests.unit import base
+
+
+class MeasureTest(base.TestCase):
+
+    def test_looks_again_soon_while_it_moves(self):
+        clock = self.useFixture(fixtures.MockPatch(
+            'nova_k8s.accounting.accounts.time.monotonic')).mock
+        reserve, overhead = mock.Mock(mb=256), mock.Mock()
+        found = accounts.Accounts(
+            mock.Mock(), overhead, reserve, lambda: None, mock.Mock())
+        for now, moves, expected, of_guests in (
+                (100, False, 60, 1), (160, True, 5, 2), (165, True, 5, 2),
+                (170, False, 60, 2), (230, False, 60, 3)):
+            clock.return_value = now
+            reserve.measure.return_value = moves
+            self.assertEqual(expected, found.measure())
+            self.assertEqual(of_guests, overhead.measure.call_count, now)
