@@ -124,7 +124,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             self._accounts.follow(tracker, self._reported.memory_used_mb)
         self._drainer = drainer.from_conf(
             CONF, host, lambda: self._watcher.state, node_source,
-            self._tell_of_drain, lambda *state: None)
+            self._tell_of_drain)
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._budget, node_source,
             self._tell_of_service,

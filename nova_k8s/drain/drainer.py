@@ -12,6 +12,7 @@
 
 """The worker that drains this node, as the pod and the node say."""
 
+import functools
 import os
 import time
 
@@ -24,6 +25,8 @@ from nova_k8s.drain import reports
 from nova_k8s.drain import sdk
 from nova_k8s.drain import trigger
 from nova_k8s import errors
+from nova_k8s.kube import client
+from nova_k8s.kube import conditions
 from nova_k8s.limits import messages
 from nova_k8s.service import reasons
 from nova_k8s.util import statefile
@@ -52,15 +55,13 @@ _SCHEMA = {
 }
 
 
-def from_conf(conf, host, limits, node_source, tell, show):
+def from_conf(conf, host, limits, node_source, tell):
     """Return the Drainer of this host, or None where none is wanted.
 
     :param limits: returns the watcher.State
     :param node_source: kube.node.Source, or None where no node is followed
     :param tell: called with each messages.Line, and the kube.node.Node or
         None
-    :param show: called with (whether it goes on, whether it is done, who is
-        left) whenever that changes
     """
     drain_on = conf.kubernetes.drain_on
     if drain_on == 'never' or not node_source:
@@ -82,8 +83,11 @@ def from_conf(conf, host, limits, node_source, tell, show):
         shut_off=(plan.COLD if options.shut_off == plan.COLD
                   else plan.IGNORE),
         timeout=options.migration_timeout)
+    shown = conditions.Conditions(
+        functools.partial(client.api_client, conf), node_source.name,
+        conf.kubernetes.api_timeout)
     return Drainer(nova, host, policy, drain_on, limits, node_source,
-                   File(conf.state_path, host, node_source.name), tell, show)
+                   File(conf.state_path, host, node_source.name), tell, shown)
 
 
 class File:
@@ -121,10 +125,11 @@ class Drainer:
     :param policy: plan.Policy
     :param drain_on: [kubernetes] drain_on
     :param file: a File
+    :param conditions: kube.conditions.Conditions
     """
 
     def __init__(self, nova, host, policy, drain_on, limits, node_source,
-                 file, tell, show, clock=time.monotonic):
+                 file, tell, conditions, clock=time.monotonic):
         self._nova = nova
         self._host = host
         self._policy = policy
@@ -133,7 +138,7 @@ class Drainer:
         self._node_source = node_source
         self._file = file
         self._tell = tell
-        self._show = show
+        self._conditions = conditions
         self._clock = clock
         self._seen = file.load()
         self._engine = None
@@ -144,7 +149,6 @@ class Drainer:
         self._shown = None
         self._switched = lambda: None
         self._worker = worker.Worker('nova-k8s-drain', self.step)
-        self.stop = self._worker.stop
         # Never blocks.
         self.wake = self._worker.wake
 
@@ -156,8 +160,13 @@ class Drainer:
         self._switched = switched
         self._node_source.listen(self.wake)
         self._warn_of_workload()
+        self._conditions.start()
         self._worker.wake()
         self._worker.start()
+
+    def stop(self):
+        self._worker.stop()
+        self._conditions.stop()
 
     def _warn_of_workload(self):
         budget = self._limits().budget
@@ -212,6 +221,9 @@ class Drainer:
     def _step(self):
         seen = self._look()
         if seen != self._seen:
+            if not seen.reason and not self._engine:
+                # It ended while nova-compute was away.
+                self._show(False, False, '')
             self._seen = seen
             self._file.save(seen)
             self._switched()
@@ -236,7 +248,7 @@ class Drainer:
     def _end(self):
         self._engine = None
         self._moved, self._not_moved, self._told = 0, {}, None
-        self._show_state(False, False, '')
+        self._show(False, False, '')
 
     def _check(self):
         """Ask Nova once whether it would let us.
@@ -274,14 +286,14 @@ class Drainer:
         self._not_moved = lines
         if not state.over:
             self._told = None
-            self._show_state(True, False, reports.describe(state))
+            self._show(True, False, reports.describe(state))
             return
         line = reports.ended(self._host, state, self._seen.hold)
         if line != self._told:
             self._told = line
             self._say(line)
-        self._show_state(not state.empty and bool(self._seen.reason),
-                         state.empty, reports.describe(state))
+        self._show(not state.empty and bool(self._seen.reason), state.empty,
+                   reports.describe(state))
 
     def _tell_problem(self, problem):
         if problem != self._problem:
@@ -294,7 +306,7 @@ class Drainer:
     def _say(self, line):
         self._tell(line, self._node())
 
-    def _show_state(self, goes_on, done, text):
-        if (goes_on, done, text) != self._shown:
-            self._shown = (goes_on, done, text)
-            self._show(goes_on, done, text)
+    def _show(self, *state):
+        if state != self._shown:
+            self._shown = state
+            self._conditions.show(*state)

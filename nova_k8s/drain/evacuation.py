@@ -74,7 +74,16 @@ def judge(view, tries, policy, now, hold=None):
     for verdict in plan.ordered(ready, policy)[
             max(0, policy.parallel - taken):]:
         verdicts[verdict.guest.id] = plan.waiting(verdict)
-    return tuple(verdicts.values())
+    return (*verdicts.values(), *_rebuilt(view, outgoing))
+
+
+def _rebuilt(view, outgoing):
+    """Verdicts on guests that are elsewhere by now, and not yet done."""
+    here = {guest.id for guest in view.guests}
+    for each in outgoing.values():
+        guest = view.elsewhere.get(each.guest)
+        if guest and guest.task and guest.id not in here:
+            yield plan.Verdict(guest, plan.MOVES, each.status, each)
 
 
 def _verdict(guest, known, migration, policy, now, hold):

@@ -49,7 +49,7 @@ _EVACUATE, _EVACUATE_AND_START = '2.95', '2.94'
 # Of the record of a migration, and of the servers it may belong to, when they
 # are on another host.
 _UNSETTLED = guests.UNDER_WAY | {guests.FINISHED}
-_ON_ITS_WAY = ('MIGRATING', 'RESIZE', 'VERIFY_RESIZE')
+_ON_ITS_WAY = ('MIGRATING', 'REBUILD', 'RESIZE', 'VERIFY_RESIZE')
 
 _COMPUTE = 'nova-compute'
 

@@ -322,6 +322,7 @@ class EvacuateCommandTest(CommandTest):
         status, out, err = self.command(
             'evacuate', '--host', 'compute1', '--i-know-it-is-off')
         self.assertEqual(0, status, err)
+        self.assertIn('compute1 is empty: 2 guests have left', out)
         self.assertNotIn('compute1', self.hosts_of(*servers))
         for each in servers:
             self.assertEqual('SHUTOFF',

@@ -83,9 +83,10 @@ class KubectlDrainTestBase(compute_nodes.ComputeNodesTestBase):
             self.useFixture(fixtures.MonkeyPatch(f'nova_k8s.{name}', seconds))
         self.namespace = self.plane.create_namespace()
         self.nodes, self.pods, self.folders = {}, {}, {}
-        self.plane.kubectl(
-            'apply', '-f', '-', stdin=yaml.safe_dump_all(
-                cluster.load('base/rbac.yaml', self.namespace)))
+        for name in ('rbac', 'node-conditions'):
+            self.plane.kubectl(
+                'apply', '-f', '-', stdin=yaml.safe_dump_all(
+                    cluster.load(f'base/{name}.yaml', self.namespace)))
         CONF.register_opts(
             loading.get_auth_plugin_conf_options('admin_token'),
             group='kubernetes_drain')
@@ -188,6 +189,11 @@ class KubectlDrainTestBase(compute_nodes.ComputeNodesTestBase):
                 each.metadata.name.rpartition('.')[2], 16))
                 if each.reporting_component == 'nova-k8s']
 
+    def conditions(self, host):
+        found = {each.type: each.status for each in
+                 self.plane.core.read_node(self.nodes[host]).status.conditions}
+        return found.get('DrainInProgress'), found.get('Drained')
+
     def wait_for_event(self, host, reason):
         self.wait_for(True, lambda: reason in [
             each for each, _ in self.node_events(host)])
@@ -198,28 +204,34 @@ class KubectlDrainTestBase(compute_nodes.ComputeNodesTestBase):
 class KubectlDrainTest(KubectlDrainTestBase):
 
     def test_it_blocks_until_the_guests_are_gone(self):
+        # Whose token it is that the one process has, see _options().
         self.start_nodes()
-        servers = [self.boot_on('compute1', f'guest-{each}')
+        servers = [self.boot_on('compute3', f'guest-{each}')
                    for each in range(2)]
         self.going.clear()
-        with self.kubectl_drain('compute1', '--timeout=60s') as process:
+        with self.kubectl_drain('compute3', '--timeout=60s') as process:
             self.wait_for(('disabled', 'AUTO: draining, cordoned (Kubernetes '
-                           f'node {self.nodes["compute1"]})'),
-                          lambda: self.service('compute1'))
-            self.wait_for(True, lambda: bool(self.outgoing('compute1')))
+                           f'node {self.nodes["compute3"]})'),
+                          lambda: self.service('compute3'))
+            self.wait_for(True, lambda: bool(self.outgoing('compute3')))
             time.sleep(1)
             self.assertIsNone(process.poll())
-            self.assertEqual(['compute1'] * 2, self.hosts_of(*servers))
+            self.assertEqual(('True', 'False'), self.conditions('compute3'))
+            shown = self.plane.kubectl(
+                'describe', 'node', self.nodes['compute3']).stdout
+            self.assertIn('2 left: guest-', shown)
+            self.assertEqual(['compute3'] * 2, self.hosts_of(*servers))
             self.going.set()
             status, output = self.end_of(process)
         self.assertEqual(0, status, output)
         self.assertIn('drained', output)
-        self.assertNotIn('compute1', self.hosts_of(*servers))
+        self.assertNotIn('compute3', self.hosts_of(*servers))
         for each in servers:
             self.assertEqual('ACTIVE',
                              self.admin_api.get_server(each['id'])['status'])
-        self.wait_for_event('compute1', 'Drained')
-        reasons = [each for each, _ in self.node_events('compute1')]
+        self.wait_for_event('compute3', 'Drained')
+        reasons = [each for each, _ in self.node_events('compute3')]
+        self.assertEqual(('False', 'True'), self.conditions('compute3'))
         self.assertEqual(['DrainStarted', 'GuestLeft', 'GuestLeft',
                           'Drained'], [each for each in reasons
                                        if each in DRAIN_EVENTS])

@@ -10,6 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+from unittest import mock
+
 import fixtures
 import nova.conf
 from oslo_config import fixture as config_fixture
@@ -79,8 +81,12 @@ class DrainerTest(base.TestCase):
             lambda: self.state, self.source,
             drainer.File(self.path, 'a', 'kube-1'),
             lambda line, node: self.lines.append(line),
-            lambda *shown: self.shown.append(shown), self.clock)
+            self, self.clock)
         self.drainer._switched = self.count
+
+    def show(self, *shown):
+        """Of the conditions."""
+        self.shown.append(shown)
 
     def count(self):
         self.switched += 1
@@ -210,6 +216,7 @@ class DrainerTest(base.TestCase):
         self.assertEqual({reasons.DRAINING}, self.drainer.reasons())
 
     def test_woken(self):
+        self.drainer._conditions = mock.Mock()
         self.drainer.start(self.count)
         self.addCleanup(self.drainer.stop)
         self.assertEqual([self.drainer.wake], self.source.listeners)
@@ -248,7 +255,7 @@ class FromConfTest(base.TestCase):
         conf.register_opts(CONF)
         fixture.config(group='kubernetes', **options)
         return drainer.from_conf(
-            CONF, 'a', limits, NodeSource() if source else None, None, None)
+            CONF, 'a', limits, NodeSource() if source else None, None)
 
     def test_off(self):
         self.assertIsNone(self.from_conf(drain_on='never'))

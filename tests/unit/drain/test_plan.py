@@ -339,6 +339,15 @@ class EvacuationTest(base.TestCase):
             {'g': 'moves', 'h': 'evacuate', 'i': 'waits'},
             whats(evacuation.judge(seen, {}, plan.Policy(parallel=2), 1)))
 
+    def test_it_is_done_when_the_guest_is_rebuilt(self):
+        # Nova has it on its new host as soon as that begins.
+        begun = record(1, status='pre-migrating', kind=guests.EVACUATION)
+        for task, left in (('rebuild_spawning', ['moves']), (None, [])):
+            found = evacuation.judge(view(
+                migrations=[begun], elsewhere=[G('g', task=task)]), {},
+                POLICY, 1)
+            self.assertEqual(left, [each.what for each in found])
+
     def test_too_many(self):
         for up, down, refused in ((2, 0, False), (1, 1, False), (1, 2, True),
                                   (0, 1, True)):
