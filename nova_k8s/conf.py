@@ -226,6 +226,15 @@ give one migration more connections, with ``[libvirt]
 live_migration_parallel_connections``.
 """),
     cfg.IntOpt(
+        'nodes',
+        min=1,
+        help="""How many nodes of the cluster move guests away at a time.
+
+Default: as many as are drained. The others wait for their turn. There is a
+Lease of Kubernetes for each, ``nova-k8s-drain-0`` and so on, in ``[kubernetes]
+namespace``; without an answer of the API server no migration begins.
+"""),
+    cfg.IntOpt(
         'attempts',
         default=3,
         min=1,

@@ -27,6 +27,7 @@ from nova_k8s.drain import trigger
 from nova_k8s import errors
 from nova_k8s.kube import client
 from nova_k8s.kube import conditions
+from nova_k8s.kube import leases
 from nova_k8s.limits import messages
 from nova_k8s.service import reasons
 from nova_k8s.util import statefile
@@ -86,8 +87,15 @@ def from_conf(conf, host, limits, node_source, tell):
     shown = conditions.Conditions(
         functools.partial(client.api_client, conf), node_source.name,
         conf.kubernetes.api_timeout)
+    slots = None
+    if options.nodes:
+        slots = leases.Slots(
+            functools.partial(client.api_client, conf),
+            client.namespace(conf, os.environ), 'nova-k8s-drain',
+            options.nodes, node_source.name, conf.kubernetes.api_timeout)
     return Drainer(nova, host, policy, drain_on, limits, node_source,
-                   File(conf.state_path, host, node_source.name), tell, shown)
+                   File(conf.state_path, host, node_source.name), tell,
+                   shown, slots)
 
 
 class File:
@@ -126,10 +134,12 @@ class Drainer:
     :param drain_on: [kubernetes] drain_on
     :param file: a File
     :param conditions: kube.conditions.Conditions
+    :param slots: kube.leases.Slots, or None where any number of nodes may be
+        drained at a time
     """
 
     def __init__(self, nova, host, policy, drain_on, limits, node_source,
-                 file, tell, conditions, clock=time.monotonic):
+                 file, tell, conditions, slots=None, clock=time.monotonic):
         self._nova = nova
         self._host = host
         self._policy = policy
@@ -139,6 +149,7 @@ class Drainer:
         self._file = file
         self._tell = tell
         self._conditions = conditions
+        self._slots = slots
         self._clock = clock
         self._seen = file.load()
         self._engine = None
@@ -237,10 +248,14 @@ class Drainer:
         if not self._engine:
             self._engine = engine.Engine(
                 self._nova, self._host, self._policy,
-                hold=lambda: self._seen.hold, clock=self._clock)
+                hold=lambda: self._seen.hold, clock=self._clock,
+                turn=self._slots.hold if self._slots else lambda: True)
             self._say(reports.begun(self._host, seen.reason))
         state = self._engine.step()
         self._report(state)
+        if state.over and self._slots:
+            # What is left waits for something else than its turn.
+            self._slots.release()
         if not seen.reason and state.over:
             return self._end()
         return IDLE if state.over else self._engine.delay

@@ -86,17 +86,19 @@ class Engine:
     :param policy: plan.Policy
     :param rules: the module that decides: plan, or evacuation
     :param hold: returns why nothing new is to be begun, or None
+    :param turn: returns whether guests may begin to leave now
     :param act: what asks Nova for a verdict, instead of nova.act
     :ivar delay: seconds to wait until the next step
     """
 
     def __init__(self, nova, host, policy, rules=plan, hold=lambda: None,
-                 act=None, clock=time.monotonic):
+                 turn=lambda: True, act=None, clock=time.monotonic):
         self._nova = nova
         self._host = host
         self._policy = policy
         self._rules = rules
         self._hold = hold
+        self._turn = turn
         self._act = act or nova.act
         self._clock = clock
         self._tries = {}
@@ -208,9 +210,11 @@ class Engine:
 
     def _carry_out(self, view):
         """Ask for all that is due; return the verdicts after that."""
-        done = set()
+        done, policy = set(), self._policy
+        if not self._turn():
+            policy = dataclasses.replace(policy, parallel=0)
         while True:
-            verdicts = self._rules.judge(view, self._tries, self._policy,
+            verdicts = self._rules.judge(view, self._tries, policy,
                                          self._clock(), self._hold())
             due = [each for each in verdicts
                    if each.what in self._rules.ACTIONS and

@@ -70,6 +70,7 @@ class DrainerTest(base.TestCase):
         self.source = NodeSource()
         self.state = limits()
         self.path = self.folder()
+        self.slots = None
         self.lines, self.shown, self.switched = [], [], 0
         self.new()
 
@@ -81,7 +82,7 @@ class DrainerTest(base.TestCase):
             lambda: self.state, self.source,
             drainer.File(self.path, 'a', 'kube-1'),
             lambda line, node: self.lines.append(line),
-            self, self.clock)
+            self, self.slots, self.clock)
         self.drainer._switched = self.count
 
     def show(self, *shown):
@@ -205,6 +206,19 @@ class DrainerTest(base.TestCase):
         self.nova.look = lambda host: 1 / 0
         self.assertEqual(drainer.DENIED, self.drainer.step())
         self.assertIn('ZeroDivisionError', self.lines[-1].text)
+
+    def test_turns(self):
+        self.slots = mock.Mock(hold=lambda: self.clock() > 1100)
+        self.new()
+        self.nova.add(guests.Guest('g'))
+        self.state = limits(True)
+        self.steps(90)
+        self.assertEqual([], self.nova.asked)
+        self.assertEqual(['DrainStarted'], self.told())
+        self.slots.release.assert_not_called()
+        self.steps(60)
+        self.assertEqual(set(), self.nova.on('a'))
+        self.slots.release.assert_called_with()
 
     def test_without_an_account(self):
         self.new(nova=False)
