@@ -10,9 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import os
+import tempfile
 from unittest import mock
 
 import fixtures
+import hypothesis
+from hypothesis import stateful
+from hypothesis import strategies
 import nova.conf
 from oslo_config import fixture as config_fixture
 
@@ -31,6 +36,10 @@ from tests.unit.drain import simulated_nova
 CONF = nova.conf.CONF
 
 UP = node.Node('kube-1', 'uid')
+SETTINGS = hypothesis.settings(
+    max_examples=int(os.environ.get('NOVA_K8S_EXAMPLES', 200)),
+    stateful_step_count=30)
+
 CORDONED = node.Node('kube-1', 'uid', cordoned=True)
 
 
@@ -298,3 +307,170 @@ class FromConfTest(base.TestCase):
             conf.register_opts(CONF)
             fixture.config(auth_type='none', group=group)
             self.assertIsNotNone(self.from_conf()._nova)
+
+
+class Sequences(stateful.RuleBasedStateMachine):
+    """Whatever happens in whichever order, guests are safe and it ends."""
+
+    GUESTS = 4
+
+    def __init__(self):
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = simulated_nova.Clock()
+        self.nova = simulated_nova.Nova(self.clock)
+        self.nova.check = self.nova.look
+        for each in range(self.GUESTS):
+            self.nova.add(guests.Guest(f'g{each}', memory_mb=each))
+        self.source = NodeSource()
+        # As the API server has it, and as it was last seen.
+        self.cordoned, self.pod = False, 'runs'
+        self.api_server = True
+        # What an administrator said last: None, 'disabled', 'enabled'.
+        self.admin = None
+        self.count = self.GUESTS
+        self.start()
+
+    def start(self):
+        self.drainer = drainer.Drainer(
+            self.nova, 'a', plan.Policy(shut_off=plan.IGNORE), 'eviction',
+            lambda: self.limits, self.source,
+            drainer.File(self.folder.name, 'a', 'kube-1'),
+            lambda line, node: None, mock.Mock(), None, self.clock)
+        self.due = 0
+        self.look()
+
+    def look(self):
+        """See what the API server has, while it answers."""
+        if self.api_server:
+            self.source.node = CORDONED if self.cordoned else UP
+            self.limits = (watcher.State(None, 'not found')
+                           if self.pod == 'gone'
+                           else limits(self.pod == 'ends'))
+        else:
+            self.source.node = None
+            self.limits = limits(problem='no answer')
+        self.due = 0
+        self.follow()
+
+    def follow(self):
+        """As the service's switch does it."""
+        enabled = not (self.cordoned or self.drainer.reasons())
+        if self.admin:
+            enabled = self.admin == 'enabled'
+        self.nova.set_host('a', enabled=enabled)
+
+    def go_on(self, seconds):
+        end = self.clock() + seconds
+        while self.clock() < end:
+            if self.clock() >= self.due:
+                wait = self.drainer.step()
+                self.due = self.clock() + (wait or 10 ** 6)
+            if self.pod == 'ends' and not self.running():
+                # The kubelet ends it.
+                self.pod = 'gone'
+                self.look()
+            self.nova.go_on()
+            self.clock.wait(1)
+
+    def running(self):
+        return {each for each in self.nova.on('a')
+                if self.nova.guests[each].powered}
+
+    @stateful.rule()
+    def cordon(self):
+        self.cordoned = True
+        self.look()
+
+    @stateful.rule()
+    def uncordon(self):
+        self.cordoned = False
+        if self.pod == 'gone':
+            # The driver makes another one.
+            self.pod = 'runs'
+        self.look()
+
+    @stateful.rule(cordoned=strategies.booleans())
+    def evict(self, cordoned):
+        # kubectl drain, or somebody who only deletes the pod.
+        self.cordoned |= cordoned
+        if self.pod == 'runs':
+            self.pod = 'ends'
+        self.look()
+
+    @stateful.rule(what=strategies.sampled_from(
+        (None, 'disabled', 'enabled')))
+    def administrator(self, what):
+        self.admin = what
+        self.follow()
+
+    @stateful.rule()
+    def restart(self):
+        self.nova.restart('a')
+        self.start()
+
+    @stateful.rule(there=strategies.booleans())
+    def api_server_outage(self, there):
+        self.api_server = there
+        self.look()
+
+    @stateful.rule(there=strategies.booleans())
+    def nova_outage(self, there):
+        self.nova.down = not there
+
+    @stateful.rule(host=strategies.sampled_from('bc'),
+                   up=strategies.booleans())
+    def other_host(self, host, up):
+        self.nova.set_host(host, up=up)
+
+    @stateful.rule()
+    def somebody_boots(self):
+        """The scheduler takes a; the driver has the last word."""
+        if not self.nova.hosts['a'].enabled or self.drainer.refusal():
+            return
+        if self.api_server:
+            assert self.pod != 'ends'
+        guest = guests.Guest(f'g{self.count}')
+        self.nova.add(guest)
+        self.count += 1
+
+    @stateful.rule(seconds=strategies.sampled_from((1, 5, 20)))
+    def time_passes(self, seconds):
+        self.go_on(seconds)
+
+    @stateful.invariant()
+    def no_guest_is_stopped_or_lost(self):
+        assert len(self.nova.guests) == len(self.nova.where) == self.count
+        for each in self.nova.guests.values():
+            assert each.status == 'ACTIVE' and each.powered
+        assert all(what == 'live' for _, what, _ in self.nova.asked)
+
+    @stateful.invariant()
+    def one_at_a_time(self):
+        assert sum(each.status in guests.UNDER_WAY for each
+                   in self.nova.records.values()) <= 1
+
+    @stateful.invariant()
+    def the_pod_is_gone_only_when_no_guest_is_left(self):
+        assert self.pod != 'gone' or not self.running()
+
+    def teardown(self):
+        """Once all is well again, a drain ends."""
+        self.nova.down, self.api_server, self.admin = False, True, None
+        for host in 'bc':
+            self.nova.set_host(host, up=True)
+        self.nova.broken.clear()
+        self.uncordon()
+        self.evict(True)
+        for _ in range(200):
+            if self.pod == 'gone':
+                break
+            self.go_on(10 * self.count)
+        assert self.pod == 'gone' and not self.nova.on('a')
+        self.folder.cleanup()
+
+
+class SequencesTest(base.TestCase):
+
+    def test_sequences(self):
+        stateful.run_state_machine_as_test(Sequences, settings=SETTINGS)

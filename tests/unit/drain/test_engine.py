@@ -10,12 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-import os
-
-import hypothesis
-from hypothesis import stateful
-from hypothesis import strategies
-
 from nova_k8s.drain import engine
 from nova_k8s.drain import evacuation
 from nova_k8s.drain import guests
@@ -25,10 +19,6 @@ from tests.unit import base
 from tests.unit.drain import simulated_nova
 
 G = guests.Guest
-
-SETTINGS = hypothesis.settings(
-    max_examples=int(os.environ.get('NOVA_K8S_EXAMPLES', 200)),
-    stateful_step_count=30)
 
 
 class EngineTestBase(base.TestCase):
@@ -326,132 +316,3 @@ class EvacuationTest(EngineTestBase):
                          {each.guest.id for each in state.moved})
         self.assertEqual(['j'], [each.guest.id for each in state.left])
         self.assertEqual(3, len(evacuation.uncleaned(self.nova.look('a'))))
-
-
-class Sequences(stateful.RuleBasedStateMachine):
-    """Whatever happens in whichever order, guests are safe and it ends."""
-
-    GUESTS = 4
-
-    def __init__(self):
-        super().__init__()
-        self.clock = simulated_nova.Clock()
-        self.nova = simulated_nova.Nova(self.clock)
-        for each in range(self.GUESTS):
-            self.nova.add(G(f'g{each}', memory_mb=each))
-        self.cordoned = self.evicted = self.admin = False
-        self.api_server = True
-        # What the driver last saw of the node.
-        self.seen_draining = False
-        self.loop = None
-        self.start()
-
-    def start(self):
-        self.loop = engine.Engine(
-            self.nova, 'a', plan.Policy(), hold=lambda: (
-                None if self.seen_draining else 'uncordoned'),
-            clock=self.clock)
-
-    def follow(self):
-        """As the driver: it acts on what it saw last."""
-        if self.api_server:
-            self.seen_draining = self.evicted
-        self.nova.set_host('a', enabled=not (
-            self.admin or self.cordoned or self.seen_draining))
-
-    @stateful.rule()
-    def cordon(self):
-        self.cordoned = True
-        self.follow()
-
-    @stateful.rule()
-    def uncordon(self):
-        self.cordoned = False
-        self.follow()
-
-    @stateful.rule()
-    def evict(self):
-        self.cordoned = self.evicted = True
-        self.follow()
-
-    @stateful.rule()
-    def eviction_is_over(self):
-        # A drain by cordon or taint that is taken back.
-        self.evicted = False
-        self.follow()
-
-    @stateful.rule(disabled=strategies.booleans())
-    def administrator(self, disabled):
-        self.admin = disabled
-        self.follow()
-
-    @stateful.rule()
-    def restart(self):
-        self.nova.restart('a')
-        self.start()
-
-    @stateful.rule(there=strategies.booleans())
-    def api_server_outage(self, there):
-        self.api_server = there
-        self.follow()
-
-    @stateful.rule(there=strategies.booleans())
-    def nova_outage(self, there):
-        self.nova.down = not there
-
-    @stateful.rule(host=strategies.sampled_from('bc'),
-                   up=strategies.booleans())
-    def other_host(self, host, up):
-        self.nova.set_host(host, up=up)
-
-    @stateful.rule(seconds=strategies.sampled_from((1, 5, 20)))
-    def time_passes(self, seconds):
-        end = self.clock() + seconds
-        while self.clock() < end:
-            self.loop.step()
-            self.clock.wait(1)
-        self.nova.go_on()
-
-    @stateful.invariant()
-    def no_guest_is_stopped_or_lost(self):
-        self.assert_(len(self.nova.guests) == self.GUESTS)
-        self.assert_(set(self.nova.where) == set(self.nova.guests))
-        for each in self.nova.guests.values():
-            self.assert_(each.status == 'ACTIVE' and each.powered)
-        self.assert_(all(what == 'live' for _, what, _ in self.nova.asked))
-
-    @stateful.invariant()
-    def nothing_is_placed_on_a_draining_node(self):
-        for _, host in self.nova.placed:
-            self.assert_(host != 'a')
-
-    @stateful.invariant()
-    def one_at_a_time(self):
-        self.assert_(sum(each.status in guests.UNDER_WAY for each
-                         in self.nova.records.values()) <= 1)
-
-    def teardown(self):
-        """Once all is well again, it ends."""
-        self.nova.down, self.api_server = False, True
-        for host in 'bc':
-            self.nova.set_host(host, up=True)
-        self.nova.broken.clear()
-        self.evict()
-        end = self.clock() + 1500
-        while self.clock() < end:
-            state = self.loop.step()
-            if state.empty:
-                break
-            self.clock.wait(self.loop.delay)
-        self.assert_(state.empty and not self.nova.on('a'))
-
-    @staticmethod
-    def assert_(true):
-        if not true:
-            raise AssertionError
-
-
-class SequencesTest(base.TestCase):
-
-    def test_sequences(self):
-        stateful.run_state_machine_as_test(Sequences, settings=SETTINGS)
