@@ -10,37 +10,28 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Run the benchmarks and print or write one table.
+"""Run the benchmarks and print what they found.
 
-Each module runs in a process of its own: Nova's tests change the process that
-they run in.
+Each runs in a process of its own: Nova's tests change the process that they
+run in.
 """
 
 import argparse
 import importlib
 import json
 import os
-import pathlib
-import pkgutil
 import subprocess
 import sys
 import time
 import traceback
 
-FOLDER = pathlib.Path(__file__).parent
-TABLE = FOLDER.parent / 'doc' / 'source' / 'benchmarks.rst'
-
-# What lies between them is written, the rest of the page is for people.
-BEGIN, END = '.. The table begins.\n', '.. The table ends.\n'
-
-
-def names():
-    return [module.name for module in pkgutil.iter_modules([str(FOLDER)])
-            if not module.name.startswith('_')]
+import benchmarks
+from benchmarks import plot
+from benchmarks import table
 
 
 def run(name, quick):
-    """Return the rows of a module, None where it is no benchmark."""
+    """Return the table.Row's of a benchmark."""
     environment = dict(os.environ)
     if quick:
         environment['NOVA_K8S_BENCH_QUICK'] = '1'
@@ -54,45 +45,55 @@ def run(name, quick):
         text = answer.read()
     if process.wait():
         sys.exit(f'benchmarks.{name} failed')
-    return json.loads(text)
+    return [table.Row(name, *row) for row in json.loads(text)]
 
 
 def send_rows(name, descriptor):
-    module = importlib.import_module(f'benchmarks.{name}')
-    rows = None
-    if hasattr(module, 'rows'):
-        rows = list(module.rows())
+    # Nova's tests end after some minutes, and swallow what is printed.
+    os.environ.update(OS_TEST_TIMEOUT='0', OS_STDOUT_CAPTURE='0',
+                      OS_STDERR_CAPTURE='0')
+    os.environ.setdefault('OS_NOVA_DISABLE_EVENTLET_PATCHING', '1')
+    # It patches for Nova, which must come first.
+    importlib.import_module('tests.functional')
+    rows = list(importlib.import_module(f'benchmarks.{name}').rows())
     with open(descriptor, 'w', encoding='utf-8') as answer:
         json.dump(rows, answer)
 
 
-def table(rows):
-    """Return the rows as a reST table."""
-    lines = ['.. list-table::', '   :header-rows: 1', '   :widths: 70 20 10',
-             '']
-    for row in [('What', 'Value', 'Unit'), *rows]:
-        for cell, mark in zip(row, '*  '):
-            lines.append(f'   {mark} - {cell}'.rstrip())
-    return '\n'.join(lines) + '\n'
+def files(before, rows, page):
+    """Return {path: text} of all that is written.
+
+    :param before: the rows of what did not run this time
+    :param page: the text of table.PAGE
+    :raises table.Missing: where a figure to show was never measured
+    """
+    rows = table.merge(before, rows)
+    return {table.ALL: table.to_csv(rows),
+            table.PAGE: table.on_page(page, rows),
+            **{plot.IMAGES / name: draw(rows)
+               for name, draw in plot.PLOTS.items()}}
 
 
-def write(text):
-    page = TABLE.read_text(encoding='utf-8')
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    TABLE.write_text(f'{head}{BEGIN}\n{text}\n{END}{tail}', encoding='utf-8')
+def write(rows):
+    before = table.from_csv(table.ALL.read_text(encoding='utf-8'))
+    # All or nothing: they are to agree.
+    for path, text in files(before, rows, table.PAGE.read_text(
+            encoding='utf-8')).items():
+        path.write_text(text, encoding='utf-8')
 
 
 def main():
     parser = argparse.ArgumentParser(prog='python -m benchmarks',
                                      description=__doc__)
-    parser.add_argument('name', nargs='*',
-                        help='module to run, by default all: %s'
-                        % ', '.join(names()))
+    parser.add_argument('name', nargs='*', metavar='NAME',
+                        help='benchmark to run, by default all: %s'
+                        % ', '.join(benchmarks.BENCHMARKS))
     parser.add_argument('--quick', action='store_true',
                         help='few runs: whether all of it works')
     parser.add_argument('--write', action='store_true',
-                        help=f'write the table to {TABLE.name}')
+                        help=f'write {table.ALL.name}, and what '
+                        f'{table.PAGE.name} shows of it; benchmarks that '
+                        f'did not run keep their figures')
     parser.add_argument('--rows', nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rows:
@@ -103,15 +104,22 @@ def main():
             traceback.print_exc()
             sys.exit(1)
         return
+    unknown = set(options.name) - set(benchmarks.BENCHMARKS)
+    if unknown:
+        parser.error('no such benchmark: %s' % ', '.join(sorted(unknown)))
+    if options.quick and options.write:
+        parser.error('the figures of --quick are not worth writing')
     begin = time.monotonic()
     rows = []
-    for name in options.name or names():
-        rows += run(name, options.quick) or []
-    text = table(rows)
-    if options.write:
-        write(text)
-    print(text)
+    for name in options.name or benchmarks.BENCHMARKS:
+        rows += run(name, options.quick)
+    print(table.to_rst((row.what, row.value, row.unit) for row in rows))
     print('%.0f s' % (time.monotonic() - begin))
+    if options.write:
+        try:
+            write(rows)
+        except table.Missing as exc:
+            sys.exit(f'nothing is written: {exc}')
 
 
 if __name__ == '__main__':

@@ -105,7 +105,7 @@ class Audit(compute.Compute):
                                  f'{name}: {kind} calls')
         self.row(f'{name}: RPC, HTTP, file, libvirt calls, ours',
                  ', '.join(str(counts[OURS][kind]) for kind in calls.KINDS))
-        self.row(f'{name}: the same, Nova\'s',
+        self.row(f'{name}: RPC, HTTP, file, libvirt calls, Nova\'s',
                  ', '.join(str(counts[STOCK][kind]) for kind in calls.KINDS))
         for what, seconds in zip(('time', 'CPU time'), self.time()):
             self.row(f'{name}: median {what}, Nova\'s',

@@ -187,7 +187,7 @@ class Measurement(fixtures.Fixture):
             api_client = kube_client.api_client(self.compute.conf_of_admin)
             api_client.configuration.host = proxy.url
             return api_client
-        yield watch.Watch(connect, 'list_pod_for_all_namespaces', 'all pods',
+        yield watch.Watch(connect, kube_client.path('v1', 'pods'), 'all pods',
                           changed, 10).run
 
     def measure(self, nodes):

@@ -81,6 +81,19 @@ class Compute(base.ServersTestBase):
                 self.guests += 1
 
     def _add_guest(self, context, model, disk, connection, xml):
+        instance = self._add_record(context, model, disk)
+        connection.defineXML(
+            xml.replace(model.uuid, instance.uuid)
+            .replace(model.name, instance.name)).createWithFlags(0)
+        allocations = self.placement.get(
+            '/allocations/%s' % model.uuid, version='1.28').body
+        self._allocate(instance.uuid, allocations)
+
+    def _add_record(self, context, model, disk, **fields):
+        """Add an instance like another to the database; return it.
+
+        :param fields: in which it differs
+        """
         instance = objects.Instance(context)
         unset = ('id', 'uuid', 'name', 'created_at', 'updated_at',
                  'info_cache', 'security_groups', 'tags', 'services',
@@ -91,6 +104,8 @@ class Compute(base.ServersTestBase):
             if field not in unset and model.obj_attr_is_set(field):
                 setattr(instance, field, getattr(model, field))
         instance.uuid = uuidutils.generate_uuid()
+        for field, value in fields.items():
+            setattr(instance, field, value)
         instance.create()
         mapping = objects.BlockDeviceMapping(context)
         for field in disk.fields:
@@ -100,14 +115,12 @@ class Compute(base.ServersTestBase):
                 setattr(mapping, field, getattr(disk, field))
         mapping.instance_uuid = instance.uuid
         mapping.create()
-        connection.defineXML(
-            xml.replace(model.uuid, instance.uuid)
-            .replace(model.name, instance.name)).createWithFlags(0)
         self._add_disk(instance.uuid)
-        allocations = self.placement.get(
-            '/allocations/%s' % model.uuid, version='1.28').body
+        return instance
+
+    def _allocate(self, uuid, allocations):
         answer = self.placement.put(
-            '/allocations/%s' % instance.uuid,
+            '/allocations/%s' % uuid,
             dict(allocations, consumer_generation=None), version='1.28')
         self.assertEqual(204, answer.status, answer.body)
 

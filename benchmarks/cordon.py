@@ -99,8 +99,3 @@ def rows():
             for name, cut in (('p50', cuts[49]), ('p99', cuts[98]),
                               ('longest', max(found)))]
     return measured
-
-
-if __name__ == '__main__':
-    for row in rows():
-        print('%s: %s %s' % row)

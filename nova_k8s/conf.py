@@ -50,7 +50,8 @@ OPTS = [
         'unlimited',
         default='error',
         choices=[
-            ('error', 'nova-compute does not start'),
+            ('error', 'a new compute node does not start, and one that '
+                      'Nova knows takes no new guests'),
             ('host', 'the whole machine is reported'),
         ],
         help="""What to do where no CPU or memory limit is set.
@@ -62,10 +63,12 @@ machine is reported only where that is asked for.
         'container',
         help="""The container whose limits are meant for guests.
 
-The name of a container or of a restartable init container, or ``*`` for the
-whole pod: its own limit where it has one, otherwise the sum of its
-containers' limits, each of which must then have one. May be left out where
-the pod has one container only.
+The name of a container or of a restartable init container: the one in which
+libvirt starts QEMU. May be left out where the pod has one container only.
+``*`` is the container that may use most, resource by resource: all guests
+are in one of them, and the kernel holds them to the limit of that one. A
+container without a limit may use that of the pod; without that either, there
+is none.
 
 Do not name the container of a daemon: nova-compute's own limit is meant for
 nova-compute.
@@ -167,6 +170,11 @@ Files in it: ``cpu_millicores`` (``limits.cpu`` with ``divisor: 1m``) and
 allocatable instead, which is noticed where the request is not set either (0).
 A request without a limit cannot be told from one below a limit: make sure that
 the limit is set.
+
+A volume shows what is wished, also while the kubelet has deferred a resize.
+So a growth counts only when the cgroup that nova-compute runs in shows it
+too. Where the volume shows the limits of another container, set
+``pod_cgroup``. At a start, what the volume shows is believed.
 """),
     cfg.StrOpt(
         'reserved_memory_mb',
@@ -181,8 +189,13 @@ this driver.
 """),
     cfg.StrOpt(
         'pod_cgroup',
-        help='Folder of the cgroup that ``reserved_memory_mb = auto`` '
-             'measures. Default: the one that nova-compute runs in.'),
+        help="""Folder of the cgroup that the limits bound.
+
+``reserved_memory_mb = auto`` measures what is used in it. With cgroup v2, no
+more is offered than it and those above it enforce. Default: the cgroup that
+nova-compute runs in; as a bound only where the limits are read from the API
+server, of the only container of this pod.
+"""),
     cfg.Opt(
         'overhead_factor',
         type=_Factor(min=0),

@@ -31,8 +31,10 @@ from nova_k8s.accounting import accounts
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
+from nova_k8s.confinement import cgroup
 from nova_k8s.drain import drainer
 from nova_k8s import errors
+from nova_k8s import hooks
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import compute_node
 from nova_k8s.inventory import publisher
@@ -73,6 +75,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         """Start, or end nova-compute with one line that says why not."""
         problem = None
         try:
+            hooks.check(self.virtapi)
             conf.check(CONF)
             self._construct(host)
         except (errors.LimitsError, cfg.Error) as exc:
@@ -94,16 +97,24 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         overhead = instance_overhead.InstanceOverhead(
             instance_overhead.settings_from(CONF))
         source = sources.from_conf(CONF)
-        state = checkpoint.start(CONF, source)
-        reserve = pod_reserve.from_conf(CONF)
-        bounds.check(state.budget, CONF.kubernetes.unlimited,
-                     bounds.reserved_by_class(CONF, reserve.mb),
-                     reserve.option)
+        # A compute node that Nova knows may have guests, who can be managed
+        # only while nova-compute runs.
+        known = compute_node.find(host)
+        enforced = cgroup.enforced_from_conf(CONF)
+        state = checkpoint.start(
+            CONF, source, enforced or watcher.nothing, closed=bool(known))
+        found = state.budget
+        reserve = pod_reserve.from_conf(CONF, found and found.memory_bytes)
+        problem = state.problem if not found else bounds.find_shortage(
+            found, CONF.kubernetes.unlimited,
+            bounds.reserved_by_class(CONF, reserve.mb), reserve.option)
+        if problem and not known:
+            raise errors.Refused(problem)
         self._node_name = compute_node.choose_name(
-            CONF, os.environ, state.budget)
-        compute_node.check_name(host, self._node_name)
+            CONF, os.environ, found, known)
+        compute_node.check_name(host, self._node_name, known)
         kube_node = (kube_client.node_name(CONF, os.environ) or
-                     state.budget.node_name)
+                     (found and found.node_name))
         node_source = node.from_conf(CONF, kube_node)
         if CONF.kubernetes.limits_from == 'api' or node_source:
             self._recorder = events.Recorder(
@@ -112,12 +123,15 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             self._recorder.start()
         self._publisher = publisher.Publisher(self._publish, self._measure)
         self._watcher = watcher.Watcher(
-            source, state, self._tell, self._publisher.wake)
+            source, state, self._tell, self._publisher.wake, enforced)
         self._reported = reported.Reported(
-            self._budget, CONF.kubernetes.unlimited)
+            self._budget, CONF.kubernetes.unlimited,
+            next((each for each in known if self._node_name in (
+                None, each.hypervisor_hostname)), None))
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
-            self._publisher.wake, self._refusal)
+            self._publisher.wake, lambda: self._reported.closed,
+            self._refusal)
         self._reported.accounts = self._accounts
         tracker = self._tracker()
         if tracker:
@@ -126,10 +140,13 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             CONF, host, lambda: self._watcher.state, node_source,
             self._tell_of_drain)
         self._service = switch.from_conf(
-            CONF, host, self.virtapi, self._budget, node_source,
+            CONF, host, self.virtapi, self._is_open, node_source,
             self._tell_of_service,
             self._drainer.reasons if self._drainer else frozenset)
-        self._tell(None, state)
+        if problem:
+            self._tell_closed(problem, found)
+        else:
+            self._tell(None, state)
 
     def cleanup_host(self, host):
         for each in (self._drainer, self._service, self._watcher,
@@ -142,8 +159,15 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         return self._watcher.state.budget
 
     def _refusal(self):
-        """Why no guest may come, whatever room there is, or None."""
+        """Why this node takes no guest, or None."""
         return self._drainer and self._drainer.refusal()
+
+    def _is_open(self):
+        """Whether the limits leave anything for guests."""
+        found = self._budget()
+        return bool(found) and not bounds.find_shortage(
+            found, CONF.kubernetes.unlimited, bounds.reserved_by_class(
+                CONF, self._accounts.others_mb))
 
     def _tracker(self):
         """Nova's resource tracker; None in what uses no compute manager."""
@@ -163,6 +187,13 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             mount.get_manager().host_up(self._host)
         else:
             mount.get_manager().host_down()
+
+    # Nova's API has this called after each word of an administrator, and
+    # never for what is written here (compute/api.py, service_update).
+    def set_host_enabled(self, enabled):
+        if self._service:
+            self._service.heard(enabled)
+        return super().set_host_enabled(enabled)
 
     def get_available_nodes(self, refresh=False):
         if self._node_name:
@@ -291,8 +322,11 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         if not after.budget:
             checkpoint.forget(CONF)
         subject = after.budget or (before and before.budget)
+        use = None
+        if before and before.budget != after.budget:
+            use = messages.Use(*self._accounts.use())
         for line in messages.for_change(
-                before, after, CONF.kubernetes.unlimited):
+                before, after, CONF.kubernetes.unlimited, use):
             self._say(line, subject and subject.pod)
         for each in (self._drainer, self._service):
             if each:
@@ -305,8 +339,18 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         if self._recorder and known and known.pod:
             self._recorder.record(known.pod, *line)
 
+    def _tell_closed(self, problem, found):
+        """Say why a node that was there before starts without room."""
+        text = (f'{" ".join(problem.split())}. nova-compute starts, and '
+                f'nothing new is placed on this compute node until that is '
+                f'mended.')
+        LOG.error('%s', text)
+        if self._recorder and found and found.pod:
+            self._recorder.record(
+                found.pod, messages.WARNING, 'StartedClosed', text)
+
     def _tell_of_service(self, line, kube_node):
-        self._say(line, kube_node and budget.Reference(
+        self._say(line, kube_node and kube_node.name and budget.Reference(
             'Node', kube_node.name, kube_node.uid))
 
     def _say(self, line, reference):

@@ -42,17 +42,18 @@ class Accounts:
         together, in MiB; None without a limit
     :param changed: called when what is to be reserved may be other than
         before; must not block
-    :param closed: returns why no guest may come, whatever room there is, or
-        None
+    :param closed: returns whether no new guests may come, whatever the limit
+    :param drained: returns why this node takes none, or None
     """
 
     def __init__(self, conf, overhead, reserve, limit_mb, changed,
-                 closed=lambda: None):
+                 closed=lambda: False, drained=lambda: None):
         self._conf = conf
         self._reserve = reserve
         self._limit_mb = limit_mb
-        self._changed = changed
         self._closed = closed
+        self._drained = drained
+        self._changed = changed
         self._ledger = ledgers.Ledger()
         self._overhead = overhead
         self._guests_due = 0
@@ -150,6 +151,17 @@ class Accounts:
         claims.locked(self._ledger.release, uuid)
         self._changed()
 
+    def use(self):
+        """Return (MiB in use, MiB of stopped guests), as last counted."""
+        return claims.locked(self._use)
+
+    def _use(self):
+        now = time.monotonic()
+        running_mb = ledgers.used_mb(
+            self._ledger.needs(now, self._ledger.stopped(now)))
+        all_mb = ledgers.used_mb(self._ledger.needs(now))
+        return self._reserve.mb + running_mb, all_mb - running_mb
+
     def measure(self):
         """Look what others and guests use. Does I/O.
 
@@ -165,6 +177,12 @@ class Accounts:
         return MEASURE_SOON if moves else MEASURE_EVERY
 
     def _find_refusal(self, need, without):
-        return self._closed() or claims.find_refusal(
+        drained = self._drained()
+        if drained:
+            return drained
+        if self._closed():
+            return ('the pod of the limits is being deleted: nothing new is '
+                    'placed on this compute node')
+        return claims.find_refusal(
             self._limit_mb(), self._reserve.mb,
             self._ledger.needs(time.monotonic(), {without}), need)

@@ -59,6 +59,9 @@ def find_refusal(limit_mb, others_mb, needs, need):
     """
     if limit_mb is None:
         return None
+    if limit_mb < 1:
+        return ('no limits of the pod are in force: nothing new is placed on '
+                'this compute node')
     used_mb = ledger.used_mb(needs)
     free_mb = limit_mb - others_mb - used_mb
     if need.total_mb <= free_mb:

@@ -12,7 +12,6 @@
 
 """What Nova's objects need of the memory limit: overhead, applied to Nova."""
 
-import copy
 import json
 import math
 import platform
@@ -83,7 +82,8 @@ class InstanceOverhead:
 
     def __init__(self, settings):
         self._settings = settings
-        # What was asked for each guest last, and the answer.
+        # What was asked for each guest last, as a hash, and the answer: the
+        # whole of it would be 40 KiB a guest.
         self._known = {}
         self._pci_devices = {}
         # Disks and volumes that QEMU opens with librbd, by guest.
@@ -108,12 +108,13 @@ class InstanceOverhead:
             return self._need(flavor, image_meta.properties, devices)
         # An audit asks for every guest, and making an ImageMeta takes longer
         # than all the rest.
-        asked = (flavor.memory_mb, flavor.vcpus, flavor.extra_specs,
-                 instance.system_metadata, devices)
+        asked = hash((flavor.memory_mb, flavor.vcpus, devices,
+                      frozenset(flavor.extra_specs.items()),
+                      frozenset(instance.system_metadata.items())))
         known, need = self._known.get(instance.uuid, (None, None))
         if asked != known:
             need = self._need(flavor, self._properties(instance), devices)
-            self._known[instance.uuid] = copy.deepcopy(asked), need
+            self._known[instance.uuid] = asked, need
         return need
 
     def _properties(self, instance):
@@ -205,7 +206,11 @@ class InstanceOverhead:
 
         :param locked: calls a function under the ledger's lock
         """
-        running = usage.guests(proc) if self._measured else {}
+        # Where processes of the whole machine are seen, so are guests that
+        # are somebody else's.
+        ours = locked(ledger.uuids) if self._measured else ()
+        running = {name: process for name, process in usage.guests(
+            proc).items() if name in ours} if ours else {}
         names = sorted(running)
         if self._turn:
             # Not all at once: it keeps the kernel busy. But after a start,

@@ -13,6 +13,7 @@
 """What the pod uses besides guests: [kubernetes] reserved_memory_mb."""
 
 import collections
+import os
 import pathlib
 
 from oslo_config import cfg
@@ -82,12 +83,10 @@ def measure_kb(folder, proc='/proc', known=None):
             pids.update((path / 'cgroup.procs').read_text().split())
         except OSError:
             continue
-    for uuid, guest in usage.guests(proc).items():
-        if known is not None and uuid not in known:
-            continue
-        for pid in (guest.pid, *guest.helpers):
-            if str(pid) in pids:
-                used -= usage.process_kb(proc, pid)
+    for uuid, guest in usage.guests(proc, pids).items():
+        if known is None or uuid in known:
+            used -= sum(usage.process_kb(proc, pid)
+                        for pid in (guest.pid, *guest.helpers))
     return max(0, used)
 
 
@@ -169,22 +168,39 @@ def _limits_of_another(options):
     return None
 
 
-def from_conf(conf, look=True):
+def _is_bounded_by(folder, limit_bytes):
+    """Whether the memory limit of a cgroup is this one."""
+    if not folder or limit_bytes is None:
+        return False
+    try:
+        text = (pathlib.Path(folder) / 'memory.max').read_text().strip()
+    except OSError:
+        return False
+    page = os.sysconf('SC_PAGE_SIZE')
+    # The kernel rounds to whole pages.
+    return text.isdigit() and int(text) // page == limit_bytes // page
+
+
+def from_conf(conf, limit_bytes=None, look=True):
     """Return the PodReserve that nova.conf asks for. Does I/O.
 
     :param conf: nova.conf.CONF
+    :param limit_bytes: the memory limit that guests are bounded by
     :param look: False where this is not the pod: what is kept at least, then
     """
     mb, option = configured_mb(conf)
     if mb is not None or not look:
         return PodReserve(FLOOR if mb is None else mb, option)
+    if conf.kubernetes.pod_cgroup:
+        return PodReserve(None, option, conf.kubernetes.pod_cgroup)
+    folder = cgroup.own_folder()
     whose = _limits_of_another(conf.kubernetes)
-    if whose and not conf.kubernetes.pod_cgroup:
+    if whose and not _is_bounded_by(folder, limit_bytes):
         LOG.warning(
             'What is kept for others is measured in the cgroup that '
-            'nova-compute runs in, and the limits may be those of another '
+            'nova-compute runs in, whose memory limit is not the one that '
+            'guests are bounded by, which may be that of another '
             '([kubernetes] %s): set [kubernetes] pod_cgroup to the cgroup '
-            'that they bound, or [kubernetes] reserved_memory_mb to what its '
+            'that it bounds, or [kubernetes] reserved_memory_mb to what its '
             'other processes need.', whose)
-    return PodReserve(None, option,
-                      conf.kubernetes.pod_cgroup or cgroup.own_folder())
+    return PodReserve(None, option, folder)

@@ -223,13 +223,15 @@ def _memory_kb(command):
     return int(match.group(1)) * unit
 
 
-def guests(proc='/proc'):
+def guests(proc='/proc', pids=None):
     """Return the Process of each guest that can be seen, by UUID.
 
     Those whose processes are in another PID namespace cannot be.
+
+    :param pids: as text, the processes to look among; None for all
     """
     found, helpers = {}, {}
-    for entry in os.listdir(proc):
+    for entry in os.listdir(proc) if pids is None else pids:
         if not entry.isdigit():
             continue
         command = _command(proc, entry)

@@ -10,9 +10,86 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The cgroups of the kernel: where they are, and what they are charged."""
+"""The cgroups of the kernel: where they are, what they allow and are charged.
 
+"""
+
+import dataclasses
+import functools
 import pathlib
+import typing as ty
+
+
+@dataclasses.dataclass(frozen=True)
+class Enforced:
+    """What the kernel enforces: the least over all levels of a cgroup."""
+
+    where: str
+    """The files that say so, for messages."""
+
+    cpu_millicores: ty.Optional[int]
+    """None says that no level has a limit."""
+
+    memory_bytes: ty.Optional[int]
+    binding: bool
+    """It holds for guests. If not, it can only confirm what is said."""
+
+
+def enforced_from_conf(conf):
+    """Return what to call to see what the kernel enforces, or None.
+
+    Where the limits may be those of another pod or container than the one
+    that this runs in, nothing is known of them until the operator says which
+    cgroup they bound. A downward API volume may show those of another
+    container of the pod: then the own cgroup is no bound.
+    """
+    options = conf.kubernetes
+    if options.pod_cgroup:
+        return functools.partial(find_enforced, options.pod_cgroup, True)
+    downward = options.limits_from == 'downward_api'
+    # A pod that is found by its own name, and has one container only.
+    own = options.limits_from == 'api' and not (
+        options.pod_selector or options.pod_name or options.container)
+    folder = own_folder() if downward or own else None
+    return folder and functools.partial(find_enforced, folder, own)
+
+
+def find_enforced(folder, binding):
+    """Return the Enforced of a cgroup v2, None where there is nothing to see.
+
+    What the kernel enforces is the least over the cgroup and all above it.
+    From inside a container those above are not there to be seen. Does I/O.
+    """
+    least = {}
+    level = pathlib.Path(folder)
+    # In every cgroup, and nowhere else.
+    while (level / 'cgroup.controllers').exists():
+        for name, read in (('cpu.max', _cpu_millicores),
+                           ('memory.max', _memory_bytes)):
+            try:
+                amount = read((level / name).read_text())
+            except (OSError, ValueError):
+                # The root has none, nor has a level without the controller.
+                continue
+            if amount is not None and (
+                    name not in least or amount < least[name][0]):
+                least[name] = amount, str(level / name)
+        level = level.parent
+    if not least:
+        return None
+    cpu, memory = (least.get(name, (None,))[0]
+                   for name in ('cpu.max', 'memory.max'))
+    return Enforced(' and '.join(where for _, where in least.values()),
+                    cpu, memory, binding)
+
+
+def _cpu_millicores(text):
+    quota, period = text.split()
+    return None if quota == 'max' else int(quota) * 1000 // int(period)
+
+
+def _memory_bytes(text):
+    return None if text.strip() == 'max' else int(text)
 
 
 def own_folder(proc='/proc', mounted='/sys/fs/cgroup'):

@@ -203,7 +203,7 @@ class Drainer:
         state = self._limits()
         ending = None
         if state.budget and not state.problem:
-            ending = bool(state.budget.ending and not state.budget.workload)
+            ending = state.budget.terminating and not state.budget.workload
         return trigger.see(self._drain_on, self._seen, ending, self._node())
 
     def _node(self):

@@ -26,6 +26,12 @@ from nova_k8s.limits import budget
 from nova_k8s.limits import quantity
 
 
+# Nova's options for the allocation ratio, each of which has one beside it,
+# initial_..., for an inventory that Placement does not have yet.
+RATIOS = {bounds.VCPU: 'cpu_allocation_ratio',
+          bounds.MEMORY_MB: 'ram_allocation_ratio'}
+
+
 @dataclasses.dataclass(frozen=True)
 class Machine:
     cpus: int
@@ -99,12 +105,8 @@ def stock_inventory(machine, conf, reserved_mb):
         bounds.MEMORY_MB: (conf.libvirt.file_backed_memory or
                            machine.memory_mb),
     }
-    ratios = {
-        bounds.VCPU: (conf.cpu_allocation_ratio or
-                      conf.initial_cpu_allocation_ratio),
-        bounds.MEMORY_MB: (conf.ram_allocation_ratio or
-                           conf.initial_ram_allocation_ratio),
-    }
+    ratios = {resource_class: conf[name] or conf[f'initial_{name}']
+              for resource_class, name in RATIOS.items()}
     reserved = bounds.reserved_by_class(conf, reserved_mb)
     return {
         resource_class: {

@@ -106,10 +106,10 @@ class Recorder:
             api = self._connect()
             host = api.configuration.host
             # What the answer holds is of no interest.
-            kube_client.check_status(
-                client.CoreV1Api(api).create_namespaced_event(
-                    body['metadata']['namespace'], body,
-                    _preload_content=False, _request_timeout=self._timeout))
+            kube_client.call(
+                api, 'POST', kube_client.path(
+                    'v1', 'events', body['metadata']['namespace']),
+                body, self._timeout)
         except errors.LimitsError:
             return False
         except client.ApiException as exc:

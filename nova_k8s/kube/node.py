@@ -119,8 +119,9 @@ class Source:
     def __init__(self, connect, name, timeout):
         self.name = name
         self._open = functools.partial(
-            watch.Watch, connect, 'list_node', f'Node {name}',
-            timeout=timeout, field_selector=f'metadata.name={name}')
+            watch.Watch, connect, kube_client.path('v1', 'nodes'),
+            f'Node {name}', timeout=timeout,
+            field_selector=f'metadata.name={name}')
         self._watch = None
         self._listeners = []
 
@@ -162,6 +163,21 @@ class Source:
                 f'NODE_NAME in the environment from spec.nodeName, or '
                 f'[kubernetes] node_name')
         return from_dict(nodes[0])
+
+
+class Unknown:
+    """Stands for a node that cannot be followed: there is nothing against it.
+
+    What else disables a compute service, does so all the same.
+    """
+
+    name = None
+
+    def latest(self):
+        return Node(None, None)
+
+    def watch(self, changed, stop):
+        stop.wait()
 
 
 def from_conf(conf, name):

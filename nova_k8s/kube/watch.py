@@ -16,24 +16,32 @@
 A thin layer over kubernetes.informer.SharedInformer, which lists, watches
 and resumes. It reconnects at once and for ever, waits for ever on a
 connection that hangs, and tells failures to its log only.
+
+A watch on which nothing happens and one of a server that hangs look the same.
+So the server is asked the same list now and then, on a connection of its own
+that is kept: what is in the answer does not matter, that there is one does.
 """
 
+import json
 import logging
 import random
 import threading
 import time
 import types
 
-from kubernetes import client
 from kubernetes import informer
 
 from nova_k8s import errors
 from nova_k8s.kube import client as kube_client
 
 # How long one watch lasts, in seconds. After it the objects are listed again,
-# so it bounds for how long a connection that hangs, or a server whose state
-# was rolled back, goes unnoticed.
-PERIOD = 60
+# so it bounds for how long a server whose state was rolled back goes
+# unnoticed.
+PERIOD = 600
+
+# Seconds without a word, and those that a request may take, after which a
+# connection hangs: every minute the API server sends a bookmark.
+SILENCE = 65
 
 # Seconds between two connections while they fail: doubled from the first to
 # the last, less up to half by chance, so that the compute nodes of a cloud do
@@ -68,17 +76,17 @@ class Watch:
 
     :param connect: returns a new kubernetes.client.ApiClient. It is called
         for each connection: tokens, CAs and kubeconfigs rotate.
-    :param method: name of the list call of CoreV1Api
+    :param path: of the list at the API server
     :param what: what is watched, for messages
     :param changed: called, from another thread, when objects() may have
         something new to say
     :param timeout: seconds to wait for an answer
-    :param query: namespace, field_selector and label_selector
+    :param query: field_selector and label_selector
     """
 
-    def __init__(self, connect, method, what, changed, timeout, **query):
+    def __init__(self, connect, path, what, changed, timeout, **query):
         self._connect = connect
-        self._method = method
+        self._path = path
         self._what = what
         self._changed = changed
         self._timeout = timeout
@@ -87,9 +95,14 @@ class Watch:
         self._failures = 0
         self._problem = NOT_YET
         self._informer = None
+        # What was listed with, for the watch that follows at once.
+        self._api = None
         self._host = ''
         self._opened = None
         self._probation = threading.Timer(0, self._works)
+        # For the question whether the server answers at all.
+        self._kept = None
+        self._silent = False
 
     def list(self):
         """Ask the API server; return (objects as dicts, resource version).
@@ -97,13 +110,11 @@ class Watch:
         :raises errors.LimitsError: when there is no proper answer
         """
         try:
-            api = self._api()
+            self._api = self._new_api()
             # As they come, not as the client's models: those drop what the
             # client's release does not know.
-            answer = getattr(api, self._method)(
-                _preload_content=False, _request_timeout=self._timeout,
-                **self._query)
-            body = kube_client.body_of(answer)
+            body = json.loads(self._get(self._api, self._timeout,
+                                        **self._query).data)
         except errors.LimitsError:
             raise
         except Exception as exc:
@@ -137,17 +148,41 @@ class Watch:
             self._informer.add_event_handler(event, self._works)
         self._informer.add_event_handler(informer.ERROR, self._failed)
         self._informer.start()
-        while not stop.wait(PERIOD):
+        while not stop.wait(min(PERIOD, SILENCE, self._timeout)):
             # A new thread if it ended: by an exception outside of what the
             # informer guards.
             self._informer.start()
+            if self._silent or not self._problem:
+                self._ask_whether_it_answers()
         self._informer.stop()
         self._probation.cancel()
 
-    def _api(self):
+    def _new_api(self):
         api = self._connect()
         self._host = kube_client.shown(api.configuration.host)
-        return client.CoreV1Api(api)
+        return api
+
+    def _get(self, api, timeout, **query):
+        return kube_client.call(api, 'GET', self._path, timeout=timeout,
+                                **query)
+
+    def _ask_whether_it_answers(self):
+        try:
+            self._kept = self._kept or self._new_api()
+            self._get(self._kept, self._timeout, **self._query)
+        except Exception as exc:
+            # Any answer will do, a refusal too: of those, and of a connection
+            # that is not made, the watch tells.
+            if not getattr(exc, 'status', None):
+                self._kept = None
+                if kube_client.is_timeout(exc):
+                    self._silent = True
+                    self._problem = (f'{self._what}: '
+                                     f'{kube_client.explain(exc, self._host)}')
+                    self._changed()
+                return
+        if self._silent:
+            self._works()
 
     def _list_or_watch(self):
         def list_or_watch(watch=False, **query):
@@ -167,12 +202,10 @@ class Watch:
                 # there may be none for long.
                 raise errors.Unreadable(f'{self._what}: watched no longer')
             self._check_last_watch()
-            api = self._api()
-            query['_request_timeout'] = (self._timeout,
-                                         PERIOD + self._timeout)
-            answer = getattr(api, self._method)(
-                watch=True, **query)
-            kube_client.check_status(answer)
+            api, self._api = self._api or self._new_api(), None
+            answer = self._get(
+                api, (self._timeout, min(PERIOD, SILENCE) + self._timeout),
+                watch=True, allow_watch_bookmarks=True, **query)
             self._connected()
             return answer
         return list_or_watch
@@ -199,6 +232,7 @@ class Watch:
         self._probation.cancel()
         self._failures = 0
         self._problem = None
+        self._silent = False
         self._changed()
 
     def _failed(self, exc):
@@ -212,6 +246,7 @@ class Watch:
         if (self._failures > SILENT_FAILURES and
                 getattr(exc, 'status', None) != 410):
             self._problem = problem
+            self._silent = False
             self._changed()
         # Sixteen: a thousand doublings, half a day, are too much for a float.
         longest = min(LAST_DELAY,

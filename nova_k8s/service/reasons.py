@@ -46,6 +46,10 @@ PREFIX = 'AUTO: '
 # Nova's column.
 _LONGEST = 255
 
+# What is written where an administrator's own reason was overwritten.
+OVERWRITTEN = ('disabled by an administrator; the reason given was '
+               'overwritten by a change at the same moment')
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -141,6 +145,27 @@ def decide(wanted, record, known, node_name=None):
         return (_differs(Kept(known.acted, spite), known) or
                 Record(False, shown))
     return _differs(goal, known) or _differs(Record(True, shown), record)
+
+
+def give_way(enabled, record, began):
+    """Return the Record that gives an administrator's word back, or None.
+
+    Nova cannot write a record on condition that it is still what was read, so
+    a word that comes between the two is overwritten.
+
+    :param enabled: what an administrator has just said
+    :param record: what was written last, and not by an administrator
+    :param began: the Record that was found before anything of it was written
+    """
+    if enabled:
+        if record.disabled and record.ours and not began.disabled:
+            # The word was on an enabled service, and is heard late: it cannot
+            # have been in spite of what came after it.
+            return None
+        return _differs(Record(False), record)
+    if record.disabled and not record.ours:
+        return None
+    return Record(True, OVERWRITTEN)
 
 
 def _differs(goal, present):

@@ -16,6 +16,7 @@
 import os
 
 import fixtures
+from kubernetes import client
 from oslo_config import cfg
 import yaml
 
@@ -50,6 +51,18 @@ def load(name, namespace):
             if 'roleRef' in each:
                 each['roleRef']['name'] += f'-{namespace}'
     return objects
+
+
+def allowed(plane, namespace, kubeconfig):
+    """(verb, resource) of the core group, by the API server's word."""
+    authorization = client.AuthorizationV1Api(plane.client(kubeconfig))
+    review = authorization.create_self_subject_rules_review(
+        {'spec': {'namespace': namespace}})
+    return {(verb, resource) for rule in review.status.resource_rules
+            for group in rule.api_groups
+            # What everybody may: ask about himself.
+            if not group.endswith('.k8s.io')
+            for verb in rule.verbs for resource in rule.resources}
 
 
 class ComputePod(fixtures.Fixture):

@@ -150,7 +150,6 @@ def reserve_port():
     """
     for _ in range(200):
         holder = socket.socket()
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             # Not the seeded generator of a test: workers would collide.
             holder.bind(('127.0.0.1',
@@ -158,6 +157,9 @@ def reserve_port():
         except OSError:
             holder.close()
         else:
+            # Not before: two that both have it get the same port, as long as
+            # neither listens. Without it nobody could listen again.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             return holder
     raise StartError('There is no free port between 20000 and 32000.')
 
@@ -703,7 +705,8 @@ class ControlPlane(fixtures.Fixture):
                        phase='Running', **status):
         """Write a pod's status, as the kubelet of its node does.
 
-        By default every container runs and has what the spec wishes.
+        By default it has seen the present spec, every container runs and
+        has what the spec wishes.
 
         :param pod: a V1Pod, of whatever age
         :param containers: by container, fields of its status that differ, for
@@ -717,9 +720,9 @@ class ControlPlane(fixtures.Fixture):
         """
         namespace, name = pod.metadata.namespace, pod.metadata.name
         kubelet = self.kubelet(pod.spec.node_name)
-        spec = self.admin.sanitize_for_serialization(
-            self._as_kubelet(kubelet.read_namespaced_pod, name,
-                             namespace).spec)
+        present = self.admin.sanitize_for_serialization(
+            self._as_kubelet(kubelet.read_namespaced_pod, name, namespace))
+        spec = present['spec']
         now = _now()
         ready = str(phase == 'Running')
 
@@ -740,6 +743,7 @@ class ControlPlane(fixtures.Fixture):
             **(conditions or {})}
         body = {
             'phase': phase, 'startTime': now,
+            'observedGeneration': present['metadata'].get('generation'),
             'containerStatuses': [container_status(container) for container
                                   in spec['containers']],
             'initContainerStatuses': [container_status(container)

@@ -314,6 +314,25 @@ class OutageTest(TestCase):
         self.core.list_namespace(limit=1)
 
 
+class PortTest(testtools.TestCase):
+
+    def test_nobody_else_gets_a_port_that_is_held(self):
+        held = control_plane.reserve_port()
+        self.addCleanup(held.close)
+        port = held.getsockname()[1]
+        free = control_plane.reserve_port()
+        other = free.getsockname()[1]
+        free.close()
+        with mock.patch('random.SystemRandom') as generator:
+            # Another worker of the tests that happens to choose the same.
+            generator.return_value.randrange.side_effect = [port, other]
+            found = control_plane.reserve_port()
+        self.addCleanup(found.close)
+        self.assertEqual(other, found.getsockname()[1])
+        held.listen()
+        found.listen()
+
+
 class StartTest(testtools.TestCase):
     """Starting and ending, each with a control plane of its own."""
 

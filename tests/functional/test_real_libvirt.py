@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 
 import fixtures
 import nova.conf
@@ -33,6 +34,17 @@ from tests.functional import real_libvirt
 conf.register_opts(nova.conf.CONF)
 
 TOP = pathlib.Path(__file__).parents[2]
+
+
+# The memory of a guest, untouched, and 100 MiB beside it.
+COSTLY = """
+import mmap, sys
+memory = mmap.mmap(-1, 128 << 20)
+own = b'x' * (100 << 20)
+sys.stdout.write('ready')
+sys.stdout.flush()
+sys.stdin.read()
+"""
 
 
 class GuestTestBase(real_libvirt.RealLibvirtTestCase):
@@ -119,6 +131,18 @@ class CostTest(GuestTestBase):
         self.useFixture(fixtures.MonkeyPatch(
             'nova_k8s.accounting.usage.Process.used', used))
 
+    def start_another(self):
+        """Start what looks like a guest that costs much, and is not ours."""
+        identifier = str(uuid.uuid4())
+        process = subprocess.Popen(
+            ['qemu-system-x86_64', '-c', COSTLY, '-uuid', identifier,
+             '-m', '128', '-nographic'],
+            executable=sys.executable, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE)
+        self.addCleanup(process.communicate)
+        self.assertEqual(b'ready', process.stdout.read(5))
+        self.assertEqual(process.pid, usage.guests()[identifier].pid)
+
     def reserved(self):
         return self.inventories()['MEMORY_MB']['reserved']
 
@@ -126,6 +150,7 @@ class CostTest(GuestTestBase):
         return self.stdlog.logger.output.count('1 MiB were estimated')
 
     def test_what_a_guest_is_seen_to_cost_counts(self):
+        self.start_another()
         self.start_compute()
         flavor = self._create_flavor(memory_mb=128, vcpu=1, disk=0,
                                      ephemeral=0)

@@ -105,14 +105,19 @@ class PagesTest(testtools.TestCase):
                                   path.read_text().splitlines()
                                   if '@@' in line], path)
 
-    def test_each_benchmark_is_in_the_table(self):
-        page = self.pages[DOC / 'benchmarks.rst']
-        for row in ('Audit, 0 guests, API server up', 'Audit, 200 guests, API '
-                    'server hanging: time, ours / Nova\'s',
-                    'Limit to Placement, 200 guests: p99',
-                    'Cluster of 1000 nodes: a compute node receives',
-                    'cordon to disabled in Placement, p99'):
-            self.assertIn(f'* - {row}', page)
+    def test_versions_of_python_are_those_of_the_package(self):
+        setup = (TOP / 'setup.cfg').read_text()
+        versions = re.findall(r'Python :: (3\.\d+)\n', setup)
+        first, last = versions[0], versions[-1]
+        self.assertIn(f'python_requires = >={first}\n', setup)
+        self.assertIn(f'Python {first} to {last} and make',
+                      (TOP / 'README.md').read_text())
+        makefile = (TOP / 'Makefile').read_text()
+        self.assertIn(f'No Python {first} to {last} was found', makefile)
+        self.assertIn('({}) <= sys.version_info[:2] <= ({})'.format(
+            first.replace('.', ', '), last.replace('.', ', ')), makefile)
+        for version in versions:
+            self.assertIn(f'python{version}', makefile)
 
     def test_files_exist(self):
         for path, text in self.pages.items():

@@ -26,7 +26,8 @@ class Source:
     """Reads one pod, by its name or by its labels and node.
 
     The cost at the API server does not depend on the size of the cluster:
-    one list, then a watch of what the query selects.
+    a list each minute (kube.watch.PERIOD), and a watch in between, of what
+    the query selects.
 
     :param connect: returns a kubernetes.client.ApiClient
     :param container: [kubernetes] container
@@ -46,8 +47,8 @@ class Source:
             self._what = f'Pod {namespace}/{name}'
             query = {'field_selector': f'metadata.name={name}'}
         self._open = functools.partial(
-            watch.Watch, connect, 'list_namespaced_pod', self._what,
-            timeout=timeout, namespace=namespace, **query)
+            watch.Watch, connect, kube_client.path('v1', 'pods', namespace),
+            self._what, timeout=timeout, **query)
         self._watch = None
 
     def read(self):
@@ -63,9 +64,10 @@ class Source:
         """Return the budget of the one pod that is meant.
 
         :raises errors.Refused: when there is not exactly one
+        :raises errors.NotYet: when its container does not run
         """
         return pod_spec.parse(self._choose(pods), self._container,
-                              'API server')
+                              'API server', running=True)
 
     def _complete(self, pod):
         try:

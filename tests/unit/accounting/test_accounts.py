@@ -17,6 +17,7 @@ from unittest import mock
 import fixtures
 
 from nova_k8s.accounting import accounts
+from nova_k8s.accounting import overhead
 from tests.unit import base
 
 
@@ -35,3 +36,22 @@ class MeasureTest(base.TestCase):
             reserve.measure.return_value = moves
             self.assertEqual(expected, found.measure())
             self.assertEqual(of_guests, overhead.measure.call_count, now)
+
+
+class ClosedTest(base.TestCase):
+
+    def test_no_new_guests_and_those_that_are_here_start(self):
+        closed = [False]
+        found = accounts.Accounts(
+            mock.Mock(update_resources_interval=60), mock.Mock(
+                return_value=overhead.Need(512, 60, 512)),
+            mock.Mock(mb=0), lambda: 8192, mock.Mock(), lambda: closed[0])
+        here, coming = mock.Mock(uuid='a'), mock.Mock(uuid='b')
+        self.assertIsNone(found.hold(coming))
+        found._overhead.of_claim.return_value = (
+            overhead.Need(512, 60, 512), 'b')
+        self.assertIsNone(found.admit(None))
+        closed[0] = True
+        for reason in (found.hold(coming), found.admit(None)):
+            self.assertIn('is being deleted', reason)
+        self.assertIsNone(found.start(here, []))

@@ -54,6 +54,10 @@ def image(properties=None):
     return objects.ImageMeta.from_dict({'properties': properties or {}})
 
 
+def locked(function, *args):
+    return function(*args)
+
+
 class NeedsTest(base.TestCase):
 
     def setUp(self):
@@ -218,22 +222,31 @@ class NeedsTest(base.TestCase):
 
     def test_measured(self):
         ledger = ledgers.Ledger()
-        ledger.add(A, overhead.Need(512, 59, 512, 1))
+        for name in (A, 'b', 'c'):
+            ledger.add(name, overhead.Need(512, 59, 512, 1))
         running = {A: mock.Mock(**{'used.return_value': usage.Used(
             512 * 1024, 60 * 1024, 1, 0)}), 'b': mock.Mock(
                 **{'used.side_effect': OSError()}), 'c': mock.Mock(
                     **{'used.return_value': None})}
         self.useFixture(fixtures.MockPatch('nova_k8s.accounting.usage.guests',
                                            return_value=running))
-
-        def locked(function, *args):
-            return function(*args)
-
         for _ in range(3):
             self.needs.measure(ledger, locked)
         self.assertEqual(61, ledger.needs(0)[0].overhead_mb)
         self.assertEqual(1, self.log.output.count('61 MiB'))
         self.assertIn(A, self.log.output)
+
+    def test_guests_of_others_are_not_looked_at(self):
+        ledger = ledgers.Ledger()
+        ledger.add(A, overhead.Need(512, 59, 512, 1))
+        process = mock.Mock(**{'used.return_value': None})
+        other = mock.Mock()
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.accounting.usage.guests',
+            return_value={A: process, 'of-somebody-else': other}))
+        self.needs.measure(ledger, locked)
+        process.used.assert_called_once_with('/proc')
+        other.used.assert_not_called()
 
     def test_all_at_first_and_then_in_turns(self):
         ledger = ledgers.Ledger()
@@ -247,25 +260,33 @@ class NeedsTest(base.TestCase):
             name = f'{number:02}'
             running[name] = mock.Mock()
             running[name].used = functools.partial(used, name)
+            ledger.add(name, overhead.Need(512, 59, 512, 1))
         self.useFixture(fixtures.MockPatch('nova_k8s.accounting.usage.guests',
                                            return_value=running))
         batch, names = instance_overhead.BATCH, list(running)
         for expected in (names, names[:batch],
                          [*names[batch:], *names[:batch - 3]]):
             looked.clear()
-            self.needs.measure(ledger, lambda function, *args: None)
+            self.needs.measure(ledger, locked)
             self.assertEqual(expected, looked)
 
     def test_off(self):
         guests = self.useFixture(
             fixtures.MockPatch('nova_k8s.accounting.usage.guests',
                                return_value={}))
-        self.needs.measure(ledgers.Ledger(), mock.Mock())
+        ledger = ledgers.Ledger()
+        ledger.add(A, overhead.Need(512, 59, 512, 1))
+        self.needs.measure(ledger, locked)
         self.assertEqual(1, guests.mock.call_count)
         instance_overhead.InstanceOverhead(
-            overhead.Settings(factor=0)).measure(
-            ledgers.Ledger(), mock.Mock())
+            overhead.Settings(factor=0)).measure(ledger, locked)
         self.assertEqual(1, guests.mock.call_count)
+
+    def test_without_guests_nothing_is_looked_at(self):
+        guests = self.useFixture(
+            fixtures.MockPatch('nova_k8s.accounting.usage.guests'))
+        self.needs.measure(ledgers.Ledger(), locked)
+        guests.mock.assert_not_called()
 
     def test_forgets_who_is_gone(self):
         self.useFixture(

@@ -12,6 +12,8 @@
 
 """What is kept for the pod's other processes, and who says so."""
 
+import os
+
 import fixtures
 import nova.conf
 from oslo_config import fixture as config_fixture
@@ -158,12 +160,38 @@ class PodReserveTest(base.TestCase):
                     'reserved_memory_mb': 'auto', **options})
                 pod_reserve.from_conf(CONF).measure()
                 found = [line for line in log.output.splitlines()
-                         if 'may be those of another' in line]
+                         if 'may be that of another' in line]
                 self.assertEqual(1 if warned else 0, len(found))
                 if warned:
                     for name in (f'] {warned})', 'pod_cgroup',
                                  'reserved_memory_mb'):
                         self.assertIn(name, found[0])
+
+    def test_auto_in_the_cgroup_that_is_meant(self):
+        self.measured(600 * 1024)
+        self.flags(group='kubernetes', container='compute')
+        folder = self.folder()
+        self.useFixture(fixtures.MockPatchObject(
+            pod_reserve.cgroup, 'own_folder', lambda: folder))
+        for text, limit_bytes, warned in (
+                # All in one container: it is the right one.
+                ('4294967296', 4 << 30, False),
+                # memory: 4G, in whole pages.
+                ('3999997952', 4000000000, False),
+                ('1073741824', 4 << 30, True),
+                ('max', 4 << 30, True),
+                ('max', None, True),
+                (None, 4 << 30, True)):
+            if text is None:
+                os.unlink(folder + '/memory.max')
+            else:
+                with open(folder + '/memory.max', 'w') as f:
+                    f.write(text + '\n')
+            with fixtures.FakeLogger(
+                    'nova_k8s.accounting.pod_reserve') as log:
+                pod_reserve.from_conf(CONF, limit_bytes)
+                self.assertEqual(warned, 'may be that of' in log.output,
+                                 (text, limit_bytes))
 
     def test_auto_elsewhere(self):
         self.assertEqual(256, pod_reserve.from_conf(CONF, look=False).mb)

@@ -90,6 +90,9 @@ class GuestTest(ProcTest):
         self.process(103, ['/usr/bin/swtpm', 'socket', 'other'])
         self.write('self', '')
         guest, = usage.guests(self.root).values()
+        self.assertEqual({UUID: guest}, usage.guests(
+            self.root, [str(guest.pid), *map(str, guest.helpers)]))
+        self.assertEqual({}, usage.guests(self.root, ['1', 'self']))
         self.assertEqual(
             usage.Process(UUID, 100, 524288, (101,)), guest)
 

@@ -62,8 +62,9 @@ class NodeSource:
 
 def limits(ending=False, workload=None, problem=None):
     return watcher.State(
-        budget.Budget('Pod a/guests', 1000, 1, ending=ending,
-                      workload=workload), problem)
+        budget.Budget('Pod a/guests', 1000, 1, workload=workload,
+                      deletion_time='2030-01-01T00:00:00Z' if ending
+                      else None), problem)
 
 
 class DrainerTest(base.TestCase):

@@ -138,6 +138,17 @@ class BoundTest(base.TestCase):
             self.assertEqual((total, reserved),
                              (last[VCPU]['total'], last[VCPU]['reserved']))
 
+    def test_closed_keeps_the_limits(self):
+        # So that what is here may still move away: Placement refuses a move
+        # of what is larger than max_unit.
+        stock = {VCPU: record(64, reserved=2)}
+        found = bounds.apply(stock, {VCPU: 8}, {}, closed=True)
+        self.assertEqual((8, 8, 8), (
+            found[VCPU]['total'], found[VCPU]['reserved'],
+            found[VCPU]['max_unit']))
+        self.assertEqual(2, bounds.apply(stock, {VCPU: 8}, found)[VCPU][
+            'reserved'])
+
     @hypothesis.given(STEPS, st.integers(0, 10 ** 6), st.integers(0, 10 ** 6))
     def test_what_is_here_may_leave(self, steps, vcpus, memory_mb):
         # Placement's own check of an allocation that is moved.

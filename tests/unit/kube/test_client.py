@@ -13,7 +13,10 @@
 """The client for the API server, who we are, and errors in words."""
 
 import http.client
+import json
 import os
+import subprocess
+import sys
 
 import fixtures
 from kubernetes import client
@@ -22,6 +25,7 @@ import urllib3
 
 from nova_k8s import errors
 from nova_k8s.kube import client as kube_client
+from tests.unit import api_server
 from tests.unit import base
 
 load_tests = testscenarios.load_tests_apply_scenarios
@@ -138,6 +142,67 @@ class NamesTest(base.TestCase):
                 self.conf(node_name=None), environ))
 
 
+class CallTest(base.TestCase):
+
+    # What it asks for, and whether the client has loaded what it does not
+    # need for it.
+    PROGRAM = """
+import sys
+from kubernetes import client
+from nova_k8s.kube import client as kube_client
+core = 'kubernetes.client.api.core_v1_api'
+before = core in sys.modules
+api = client.ApiClient(client.Configuration(host=sys.argv[1]))
+kube_client.call(api, 'GET', '/api/v1/pods', timeout=5)
+print(before, core in sys.modules)
+"""
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.useFixture(api_server.ApiServer())
+        self.api = client.ApiClient(
+            client.Configuration(host=self.server.url))
+
+    def test_path(self):
+        for expected, arguments in (
+                ('/api/v1/nodes', ('v1', 'nodes')),
+                ('/api/v1/namespaces/a/pods/b', ('v1', 'pods', 'a', 'b')),
+                ('/apis/policy/v1/namespaces/a%2Fb/poddisruptionbudgets',
+                 ('policy/v1', 'poddisruptionbudgets', 'a/b'))):
+            self.assertEqual(expected, kube_client.path(*arguments))
+
+    def test_query_and_answer(self):
+        self.server.will_answer({'some': 'thing'})
+        answer = kube_client.call(
+            self.api, 'GET', '/api/v1/pods', timeout=5,
+            field_selector='metadata.name=a', label_selector='b=c')
+        self.assertEqual({'some': 'thing'}, json.loads(answer.data))
+        self.assertEqual([('/api/v1/pods', {
+            'fieldSelector': 'metadata.name=a', 'labelSelector': 'b=c'})],
+            self.server.requests)
+
+    def test_body(self):
+        kube_client.call(self.api, 'POST', '/api/v1/pods', {'some': 'thing'},
+                         timeout=5)
+        self.assertEqual([{'some': 'thing'}], self.server.bodies)
+
+    def test_refusal(self):
+        self.server.will_refuse(409, 'it is there')
+        exc = self.assertRaises(
+            client.ApiException, kube_client.call, self.api, 'POST',
+            '/api/v1/pods', {'some': 'thing'}, timeout=5)
+        self.assertEqual(409, exc.status)
+        self.assertIn('409: it is there', kube_client.explain(exc, 'host'))
+
+    def test_not_all_of_kubernetes_is_loaded(self):
+        before, after = subprocess.run(
+            [sys.executable, '-c', self.PROGRAM, self.server.url],
+            check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+        if before == 'True':
+            self.skipTest('kubernetes before 37 loads all of it anyway')
+        self.assertEqual('False', after)
+
+
 class ExplainTest(base.TestCase):
 
     def _explain(self, exc):
@@ -162,6 +227,15 @@ class ExplainTest(base.TestCase):
         # The client has a status of 0 for it, and several lines.
         self.assertIn('SSLError', self._explain(client.ApiException(
             0, 'SSLError\ncertificate verify failed')))
+
+    def test_tls_as_older_clients_have_it(self):
+        try:
+            try:
+                raise client.ApiException(status=0, reason='SSLError\nexpired')
+            except client.ApiException as exc:
+                exc.body.decode('utf-8')
+        except AttributeError as exc:
+            self.assertIn('SSLError expired', self._explain(exc))
 
     def test_reason_of_a_repetition(self):
         self.assertIn('because', self._explain(

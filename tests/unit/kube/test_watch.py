@@ -20,6 +20,7 @@ from kubernetes import client
 from kubernetes.informer import informer
 
 from nova_k8s import errors
+from nova_k8s.kube import client as kube_client
 from nova_k8s.kube import watch
 from tests.unit import api_server
 from tests.unit import base
@@ -43,9 +44,9 @@ class WatchTestBase(base.TestCase):
         self.connected = 0
         self.broken = []
         self.watch = watch.Watch(
-            self._connect, 'list_namespaced_pod', 'Pod openstack/compute',
-            self.changed.release, 5, namespace='openstack',
-            field_selector='metadata.name=compute')
+            self._connect, kube_client.path('v1', 'pods', 'openstack'),
+            'Pod openstack/compute',
+            self.changed.release, 5, field_selector='metadata.name=compute')
 
     def _connect(self):
         self.connected += 1
@@ -102,10 +103,33 @@ class WatchTest(WatchTestBase):
         self._await(lambda: self.server.watched)
         listed, watched = (query for _, query in self.server.requests)
         self.assertEqual({'fieldSelector': 'metadata.name=compute'}, listed)
-        self.assertEqual(('metadata.name=compute', '1', '60'),
-                         (watched['fieldSelector'],
-                          watched['resourceVersion'],
-                          watched['timeoutSeconds']))
+        self.assertEqual({
+            'fieldSelector': 'metadata.name=compute', 'resourceVersion': '1',
+            'timeoutSeconds': str(watch.PERIOD), 'watch': 'true',
+            'allowWatchBookmarks': 'true'},
+            # The client before 37 writes True.
+            {name: value.lower() for name, value in watched.items()})
+        # One connection for both.
+        self.assertEqual(1, self.connected)
+
+    def test_silence(self):
+        self.useFixture(fixtures.MockPatchObject(watch, 'SILENCE', 0.2))
+        # That the server answers others is no matter here.
+        self.useFixture(fixtures.MockPatchObject(
+            watch.Watch, '_ask_whether_it_answers'))
+        self.watch._timeout = 0.1
+        self.server.will_watch({
+            'type': 'BOOKMARK', 'object': {
+                'kind': 'Pod', 'metadata': {'resourceVersion': '7'}}})
+        self._start()
+        self._works()
+        # It hangs, and the next one goes on where it ended.
+        self._await(lambda: self.server.watched > 1)
+        self.assertEqual(2, self.connected)
+        listed = [query for _, query in self.server.requests
+                  if 'watch' not in query]
+        self.assertEqual(1, len(listed))
+        self.assertEqual('7', self.server.requests[-1][1]['resourceVersion'])
 
     def test_empty_list_is_an_answer(self):
         self.server.will_list()
@@ -293,6 +317,67 @@ class FailureTest(WatchTestBase):
         self.assertTrue(self.watch._problem)
         self._works()
         self.assertGreater(time.monotonic() - began, watch.PROBATION / 2)
+
+
+class SilentTest(WatchTestBase):
+    """A server that hangs, while nothing happens."""
+
+    def setUp(self):
+        super().setUp()
+        self.watch._timeout = 0.5
+        self._start()
+        self._works()
+        self._await(lambda: self.server.watched)
+
+    def test_noticed_within_two_timeouts(self):
+        self.server.will_hang()
+        began = time.monotonic()
+        self._fails(self.server.url)
+        # And half of one, for what else runs on this machine.
+        self.assertLess(time.monotonic() - began, 2.5 * 0.5)
+        # The watch itself has not noticed.
+        self.assertEqual(0, self.watch._failures)
+
+    def test_told_once_and_recovers(self):
+        while self.changed.acquire(blocking=False):
+            pass
+        self.server.will_hang()
+        self._fails()
+        self.assertTrue(self.changed.acquire(timeout=1))
+        self.server.will_list(pod())
+        self.server.release.set()
+        self._works()
+        self.assertTrue(self.changed.acquire(timeout=1))
+        self.assertEqual(['4'], self._seen())
+
+    def test_refusal_is_an_answer(self):
+        # The watch says what is wrong, when it is opened the next time.
+        asked = len(self.server.requests)
+        self.server.will_refuse(403, 'because')
+        self._await(lambda: len(self.server.requests) > asked + 2)
+        self.assertIsNone(self.watch._problem)
+
+    def test_connection_that_is_not_made(self):
+        # An API server that restarts: the watch notices, and forgives it.
+        self.broken.append(ConnectionRefusedError('refused'))
+        self.watch._kept = None
+        connected = self.connected
+        self._await(lambda: self.connected > connected + 1)
+        self.assertIsNone(self.watch._problem)
+
+    def test_connection_is_kept(self):
+        connected = self.connected
+        asked = len(self.server.requests)
+        self._await(lambda: len(self.server.requests) > asked + 2)
+        self.assertLessEqual(self.connected, connected + 1)
+
+    def test_not_asked_while_the_watch_fails(self):
+        self.server.will_watch(status=403, lasts=0)
+        self.server.release.set()
+        self._fails('403')
+        self.server.will_hang()
+        time.sleep(1)
+        self.assertIn('403', self.watch._problem)
 
 
 class HotLoopTest(WatchTestBase):
