@@ -216,7 +216,8 @@ class KubectlDrainTest(KubectlDrainTestBase):
             self.wait_for(True, lambda: bool(self.outgoing('compute3')))
             time.sleep(1)
             self.assertIsNone(process.poll())
-            self.assertEqual(('True', 'False'), self.conditions('compute3'))
+            self.wait_for(('True', 'False'),
+                          lambda: self.conditions('compute3'))
             shown = self.plane.kubectl(
                 'describe', 'node', self.nodes['compute3']).stdout
             self.assertIn('2 left: guest-', shown)
@@ -231,7 +232,7 @@ class KubectlDrainTest(KubectlDrainTestBase):
                              self.admin_api.get_server(each['id'])['status'])
         self.wait_for_event('compute3', 'Drained')
         reasons = [each for each, _ in self.node_events('compute3')]
-        self.assertEqual(('False', 'True'), self.conditions('compute3'))
+        self.wait_for(('False', 'True'), lambda: self.conditions('compute3'))
         self.assertEqual(['DrainStarted', 'GuestLeft', 'GuestLeft',
                           'Drained'], [each for each in reasons
                                        if each in DRAIN_EVENTS])
