@@ -89,10 +89,11 @@ class Conditions:
         try:
             api = self._connect()
             host = api.configuration.host
-            kube_client.check_status(client.CoreV1Api(api).patch_node_status(
-                self._name, body(wanted, self._written),
-                _content_type=_STRATEGIC, _preload_content=False,
-                _request_timeout=self._timeout))
+            kube_client.call(
+                api, 'patch',
+                kube_client.path('v1', 'nodes', name=self._name) + '/status',
+                body(wanted, self._written), self._timeout,
+                content_type=_STRATEGIC)
         except errors.LimitsError:
             return False
         except client.ApiException as exc:

@@ -17,6 +17,7 @@ renewed for its duration is free, because its holder may have died.
 """
 
 import datetime
+import json
 import time
 
 from kubernetes import client
@@ -26,6 +27,8 @@ from nova_k8s import errors
 from nova_k8s.kube import client as kube_client
 
 LOG = logging.getLogger(__name__)
+
+_VERSION = 'coordination.k8s.io/v1'
 
 # Seconds for which a lease is held without being renewed, and after which it
 # is renewed. The clocks of two nodes may differ by less than the difference.
@@ -66,7 +69,7 @@ class Slots:
         try:
             connection = self._connect()
             host = connection.configuration.host
-            self._held = self._take(client.CoordinationV1Api(connection))
+            self._held = self._take(connection)
             if self._held:
                 self._renewed = now
         except errors.LimitsError as exc:
@@ -90,7 +93,7 @@ class Slots:
             return
         name, self._held = self._held, None
         try:
-            api = client.CoordinationV1Api(self._connect())
+            api = self._connect()
             lease = self._read(api, name)
             if lease and lease['spec'].get('holderIdentity') == self._holder:
                 self._replace(api, lease, None)
@@ -119,27 +122,26 @@ class Slots:
 
     def _read(self, api, name):
         try:
-            return kube_client.body_of(api.read_namespaced_lease(
-                name, self._namespace, _preload_content=False,
-                _request_timeout=self._timeout))
+            return json.loads(self._call(api, 'get', name).data)
         except client.ApiException as exc:
             if exc.status == 404:
                 return None
             raise
 
     def _create(self, api, name):
-        kube_client.check_status(api.create_namespaced_lease(
-            self._namespace, {
-                'metadata': {'name': name},
-                'spec': _spec(self._holder)}, _preload_content=False,
-            _request_timeout=self._timeout))
+        self._call(api, 'post', None, {
+            'apiVersion': _VERSION, 'kind': 'Lease',
+            'metadata': {'name': name}, 'spec': _spec(self._holder)})
 
     def _replace(self, api, lease, holder):
         # With its resourceVersion: refused where it changed since.
-        kube_client.check_status(api.replace_namespaced_lease(
-            lease['metadata']['name'], self._namespace,
-            {**lease, 'spec': _spec(holder)}, _preload_content=False,
-            _request_timeout=self._timeout))
+        self._call(api, 'put', lease['metadata']['name'],
+                   {**lease, 'spec': _spec(holder)})
+
+    def _call(self, api, verb, name, body=None):
+        return kube_client.call(
+            api, verb, kube_client.path(_VERSION, 'leases', self._namespace,
+                                        name), body, self._timeout)
 
 
 def is_free(lease, now=None):
