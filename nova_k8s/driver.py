@@ -35,6 +35,8 @@ from nova_k8s import conf
 from nova_k8s.config import sighup
 from nova_k8s.confinement import cgroup
 from nova_k8s.confinement import controller
+from nova_k8s.confinement import guests_pod
+from nova_k8s.drain import drainer
 from nova_k8s.elastic import ways
 from nova_k8s import errors
 from nova_k8s import hooks
@@ -52,6 +54,7 @@ from nova_k8s.limits import messages
 from nova_k8s.limits import sources
 from nova_k8s.limits import watcher
 from nova_k8s.metrics import exporter
+from nova_k8s.service import reasons
 from nova_k8s.service import switch
 
 CONF = nova.conf.CONF
@@ -80,6 +83,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._guests_pod = None
         self._elastic = None
         self._exporter = None
+        self._drainer = None
 
     def init_host(self, host):
         """Start, or end nova-compute with one line that says why not."""
@@ -105,6 +109,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                      self._exporter):
             if each:
                 each.start()
+        if self._drainer:
+            self._drainer.start(self._service.wake)
 
     def _construct(self, host):
         """Make all parts, once the limits are known and fit for use."""
@@ -144,7 +150,8 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                 None, each.hypervisor_hostname)), None))
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
-            self._publisher.wake, lambda: self._reported.closed)
+            self._publisher.wake, lambda: self._reported.closed,
+            self._refusal)
         self._reported.accounts = self._accounts
         tracker = self._tracker()
         if tracker:
@@ -161,25 +168,31 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._exporter = exporter.from_conf(
             CONF, self._watcher, self._reported, self._accounts,
             self._elastic)
+        self._drainer = drainer.from_conf(
+            CONF, host, lambda: self._watcher.state, node_source,
+            self._tell_of_drain)
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._is_open, node_source,
-            self._tell_of_service,
-            self._guests_pod.reasons if self._guests_pod else frozenset)
+            self._tell_of_service, self._reasons)
         if problem:
             self._tell_closed(problem, found)
         else:
             self._tell(None, state)
 
     def cleanup_host(self, host):
-        for each in (self._exporter, self._elastic, self._guests_pod,
-                     self._service,
-                     self._watcher, self._publisher, self._recorder):
+        for each in (self._exporter, self._drainer, self._elastic,
+                     self._guests_pod, self._service, self._watcher,
+                     self._publisher, self._recorder):
             if each:
                 each.stop()
         super().cleanup_host(host)
 
     def _budget(self):
         return self._watcher.state.budget
+
+    def _refusal(self):
+        """Why this node takes no guest, or None."""
+        return self._drainer and self._drainer.refusal()
 
     def _is_open(self):
         """Whether the limits leave anything for guests."""
@@ -353,13 +366,32 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             self._say(line, subject and subject.pod)
         if self._guests_pod:
             self._guests_pod.look()
-        if self._elastic:
-            self._elastic.wake()
+        for each in (self._drainer, self._elastic):
+            if each:
+                each.wake()
         self._wake_service()
 
     def _wake_service(self):
         if self._service:
             self._service.wake()
+
+    def _reasons(self):
+        """Why the compute service is to be disabled, beside node and limits.
+
+        A pod that comes to its end is a drain, and told as that.
+        """
+        found = frozenset().union(*(
+            each.reasons() for each in (self._drainer, self._guests_pod)
+            if each))
+        return (found - {guests_pod.ENDING} if reasons.DRAINING in found
+                else found)
+
+    def _tell_of_drain(self, line, kube_node):
+        # The pod is gone in the end.
+        known = self._budget()
+        self._tell_of_service(line, kube_node)
+        if self._recorder and known and known.pod:
+            self._recorder.record(known.pod, *line)
 
     def _tell_closed(self, problem, found):
         """Say why a node that was there before starts without room."""

@@ -45,14 +45,16 @@ class Accounts:
     :param changed: called when what is to be reserved may be other than
         before; must not block
     :param closed: returns whether no new guests may come, whatever the limit
+    :param drained: returns why this node takes none, or None
     """
 
     def __init__(self, conf, overhead, reserve, limit_mb, changed,
-                 closed=lambda: False):
+                 closed=lambda: False, drained=lambda: None):
         self._conf = conf
         self._reserve = reserve
         self._limit_mb = limit_mb
         self._closed = closed
+        self._drained = drained
         self._changed = changed
         self._ledger = ledgers.Ledger()
         self._overhead = overhead
@@ -209,6 +211,9 @@ class Accounts:
         return claims.locked(self._ledger.overheads_mb)
 
     def _find_refusal(self, need, without):
+        drained = self._drained()
+        if drained:
+            return drained
         if self._closed():
             return ('the pod of the limits is being deleted: nothing new is '
                     'placed on this compute node')

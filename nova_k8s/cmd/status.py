@@ -36,6 +36,7 @@ from rich import text
 
 from nova_k8s.cmd import report
 from nova_k8s.confinement import cgroup
+from nova_k8s.drain import drainer
 from nova_k8s.elastic import mover
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
@@ -166,6 +167,7 @@ def status():
     found['parts'] = [part._asdict() for part in (
         _cordoned(node, node_state, nova, known, lost),
         _ready(node, node_state, nova, known, lost, now),
+        *_draining(name, nova, known, lost),
         _limits(state, problem, nova, kept, lost),
         _budget(found['budget'], kept, state),
         *_elastic(state),
@@ -316,6 +318,20 @@ def _cordoned(node, node_state, nova, known, lost):
             frozenset((nodes.CORDONED,)),
             nodes.reasons(node, frozenset(), 0, 1) & {nodes.CORDONED},
             nova.record, known))
+
+
+def _draining(name, nova, known, lost):
+    """The part on a drain that goes on, as nova-compute last saw it."""
+    seen = drainer.File(CONF.state_path, CONF.host, name).load()
+    if not seen.reason:
+        return
+    there = frozenset((reasons.DRAINING,))
+    state = lost or compare(there, there, nova.record, known)
+    if seen.hold:
+        state = (f'{OFF}: {seen.hold}; guests stay, and no new ones come '
+                 f'until the pod was replaced')
+    yield Part('draining', seen.reason, '?' if nova is None else
+               f'{nova.guests} guests left', state)
 
 
 def _ready(node, node_state, nova, known, lost, now):

@@ -13,6 +13,7 @@
 
 """This node as Kubernetes and Nova see it."""
 
+import dataclasses
 import datetime
 import io
 import json
@@ -27,6 +28,8 @@ import yaml
 from nova_k8s.cmd import main
 from nova_k8s.cmd import status
 from nova_k8s import conf
+from nova_k8s.drain import drainer
+from nova_k8s.drain import trigger
 from nova_k8s.elastic import mover
 from nova_k8s import errors
 from nova_k8s.kube import node
@@ -180,6 +183,20 @@ node_name = kube-1
     def _states(self):
         return {part['name']: part['state']
                 for part in self._status()['parts']}
+
+    def test_draining(self):
+        self.assertNotIn('draining', self._states())
+        file = drainer.File(self.state_path, 'host-1', 'kube-1')
+        reason = 'the pod is being deleted'
+        file.save(trigger.Seen(reason, True))
+        self.nova = dataclasses.replace(
+            self.nova, record=reasons.Record(True, 'AUTO: draining'))
+        part, = [each for each in self._status()['parts']
+                 if each['name'] == 'draining']
+        self.assertEqual((reason, '3 guests left', 'follows'),
+                         (part['kubernetes'], part['nova'], part['state']))
+        file.save(trigger.Seen(reason, True, True))
+        self.assertIn('the node was uncordoned', self._states()['draining'])
 
     def test_all_is_well(self):
         found = self._status()
