@@ -53,7 +53,6 @@ from nova_k8s.limits import checkpoint
 from nova_k8s.limits import messages
 from nova_k8s.limits import sources
 from nova_k8s.limits import watcher
-from nova_k8s.metrics import exporter
 from nova_k8s.service import reasons
 from nova_k8s.service import switch
 
@@ -165,9 +164,12 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
             tracker, self._publisher.wake,
             lambda line: self._say(line, self._budget() and
                                    self._budget().pod))
-        self._exporter = exporter.from_conf(
-            CONF, self._watcher, self._reported, self._accounts,
-            self._elastic)
+        if CONF.kubernetes.metrics_port:
+            # Megabytes, for nothing where there are no metrics.
+            from nova_k8s.metrics import exporter
+            self._exporter = exporter.from_conf(
+                CONF, self._watcher, self._reported, self._accounts,
+                self._elastic)
         self._drainer = drainer.from_conf(
             CONF, host, lambda: self._watcher.state, node_source,
             self._tell_of_drain)
