@@ -31,8 +31,8 @@ from tests.functional import fault_proxy
 from tests.functional import test_config_drivers
 from tests.functional import test_config_run
 
-STARTS = benchmarks.times(9, 2)
-CHANGES = benchmarks.times(40, 3)
+STARTS = benchmarks.times(7, 2)
+CHANGES = benchmarks.times(30, 3)
 
 # Seconds for which `config run` is watched while nothing changes. A watch
 # lasts a minute, and then the objects are listed anew.

@@ -30,13 +30,17 @@ from oslo_utils import excutils
 from nova_k8s.accounting import accounts
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
+from nova_k8s.accounting import usage
 from nova_k8s import conf
 from nova_k8s.config import sighup
 from nova_k8s.confinement import cgroup
+from nova_k8s.confinement import controller
+from nova_k8s.elastic import ways
 from nova_k8s import errors
 from nova_k8s import hooks
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import compute_node
+from nova_k8s.inventory import host as machine
 from nova_k8s.inventory import publisher
 from nova_k8s.inventory import reported
 from nova_k8s.kube import client as kube_client
@@ -47,6 +51,7 @@ from nova_k8s.limits import checkpoint
 from nova_k8s.limits import messages
 from nova_k8s.limits import sources
 from nova_k8s.limits import watcher
+from nova_k8s.metrics import exporter
 from nova_k8s.service import switch
 
 CONF = nova.conf.CONF
@@ -72,6 +77,9 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._accounts = None
         self._publisher = None
         self._service = None
+        self._guests_pod = None
+        self._elastic = None
+        self._exporter = None
 
     def init_host(self, host):
         """Start, or end nova-compute with one line that says why not."""
@@ -79,6 +87,10 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         try:
             hooks.check(self.virtapi)
             conf.check(CONF)
+            self._guests_pod = controller.from_conf(CONF)
+            if self._guests_pod:
+                self._guests_pod.await_pod(bool(checkpoint.load(CONF)))
+                machine.await_libvirt(self._uri())
             self._construct(host)
         except (errors.LimitsError, cfg.Error) as exc:
             problem = ' '.join(str(exc).split())
@@ -89,8 +101,10 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         super().init_host(host)
         self._watcher.start()
         self._publisher.start()
-        if self._service:
-            self._service.start()
+        for each in (self._service, self._guests_pod, self._elastic,
+                     self._exporter):
+            if each:
+                each.start()
 
     def _construct(self, host):
         """Make all parts, once the limits are known and fit for use."""
@@ -135,17 +149,31 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         tracker = self._tracker()
         if tracker:
             self._accounts.follow(tracker, self._reported.memory_used_mb)
+        if self._guests_pod:
+            self._guests_pod.connect(
+                source.latest, self._accounts.held_bytes, usage.pids,
+                self._tell_of_guests, self._wake_service)
+        self._elastic = ways.from_conf(
+            CONF, source, node_source, self._accounts, self._reported,
+            tracker, self._publisher.wake,
+            lambda line: self._say(line, self._budget() and
+                                   self._budget().pod))
+        self._exporter = exporter.from_conf(
+            CONF, self._watcher, self._reported, self._accounts,
+            self._elastic)
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._is_open, node_source,
-            self._tell_of_service)
+            self._tell_of_service,
+            self._guests_pod.reasons if self._guests_pod else frozenset)
         if problem:
             self._tell_closed(problem, found)
         else:
             self._tell(None, state)
 
     def cleanup_host(self, host):
-        for each in (self._service, self._watcher, self._publisher,
-                     self._recorder):
+        for each in (self._exporter, self._elastic, self._guests_pod,
+                     self._service,
+                     self._watcher, self._publisher, self._recorder):
             if each:
                 each.stop()
         super().cleanup_host(host)
@@ -217,6 +245,10 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self.provider_tree.update_inventory(nodename, records)
         if changed:
             self._publisher.wake()
+        # What guests hold may be something else now.
+        for each in (self._guests_pod, self._elastic):
+            if each:
+                each.wake()
 
     def check_can_live_migrate_destination(self, context, instance,
                                            src_compute_info, dst_compute_info,
@@ -319,6 +351,13 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         for line in messages.for_change(
                 before, after, CONF.kubernetes.unlimited, use):
             self._say(line, subject and subject.pod)
+        if self._guests_pod:
+            self._guests_pod.look()
+        if self._elastic:
+            self._elastic.wake()
+        self._wake_service()
+
+    def _wake_service(self):
         if self._service:
             self._service.wake()
 
@@ -335,6 +374,10 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
     def _tell_of_service(self, line, kube_node):
         self._say(line, kube_node and kube_node.name and budget.Reference(
             'Node', kube_node.name, kube_node.uid))
+
+    def _tell_of_guests(self, line):
+        known = self._budget()
+        self._say(line, known and known.pod)
 
     def _say(self, line, reference):
         (LOG.info if line.type == messages.NORMAL else LOG.warning)(

@@ -181,8 +181,13 @@ def follow(tracker, ledger, need_of, used_mb):
     # What an audit does next, until all is counted.
     tracker._ensure_compute_id_for_instances = or_as_before(
         tracker._ensure_compute_id_for_instances)
-    tracker._update_usage_from_migrations = or_as_before(
-        tracker._update_usage_from_migrations)
+    count_migrations = or_as_before(tracker._update_usage_from_migrations)
+
+    def update_usage_from_migrations(*args):
+        count_migrations(*args)
+        ledger.complete = True
+
+    tracker._update_usage_from_migrations = update_usage_from_migrations
 
 
 def count_no_refusals(tracker):

@@ -28,7 +28,7 @@ from nova_k8s import errors
 
 # The modules are loaded when they are needed: most load Nova, which `config
 # run` keeps out of a process that lives as long as a service.
-COMMANDS = ('report', 'flavors', 'status', 'config')
+COMMANDS = ('report', 'check', 'flavors', 'guests_pod', 'status', 'config')
 
 
 def main(argv=None):

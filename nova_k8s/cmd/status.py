@@ -36,6 +36,7 @@ from rich import text
 
 from nova_k8s.cmd import report
 from nova_k8s.confinement import cgroup
+from nova_k8s.elastic import mover
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import host
@@ -167,6 +168,7 @@ def status():
         _ready(node, node_state, nova, known, lost, now),
         _limits(state, problem, nova, kept, lost),
         _budget(found['budget'], kept, state),
+        *_elastic(state),
         _ratios(found['placement'], inventory_problem),
         _guests(found, lost))]
     return found
@@ -361,6 +363,26 @@ def _fits(budget, nova):
                for resource_class, has in (
                    (bounds.VCPU, nova.vcpus),
                    (bounds.MEMORY_MB, nova.memory_mb)))
+
+
+def _elastic(state):
+    """The boundary, as nova-compute saw it last; nothing where it is off."""
+    if not CONF.kubernetes.elastic:
+        return ()
+    pod = state and state.budget and state.budget.pod
+    seen = pod and mover.load(CONF, pod.uid)
+    if not seen:
+        return (Part('boundary', '?', '?',
+                     f'{UNKNOWN}: nova-compute has not looked yet'),)
+    shown = {name: '%s MiB, %g cores' % (amount[0], amount[1] / 1000)
+             for name, amount in seen.items() if isinstance(amount, list)}
+    return (Part(
+        'boundary',
+        '\n'.join(f'{word} {shown[name]}' for word, name in (
+            ('min', 'smallest'), ('wished', 'wished'),
+            ('allocated', 'allocated'), ('enforced', 'enforced'),
+            ('max', 'largest'))),
+        f'used {shown["used"]}', seen['why']),)
 
 
 def _budget(found, kept, state):

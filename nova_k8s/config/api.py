@@ -50,6 +50,11 @@ def _read(name):
         return f.read()
 
 
+def path(kind, namespace):
+    """Return the path of the objects of a kind at the API server."""
+    return f'/api/v1/namespaces/{namespace}/{_RESOURCES[kind]}'
+
+
 class Reader:
     """Reads objects over one connection.
 
@@ -96,8 +101,8 @@ class Reader:
         what = documents.origin(kind, namespace, name)
         try:
             answer = self._session.get(
-                f'{self._host}/api/v1/namespaces/{namespace}/'
-                f'{_RESOURCES[kind]}/{name}', timeout=self._timeout)
+                f'{self._host}{path(kind, namespace)}/{name}',
+                timeout=self._timeout)
         except (requests.ConnectionError, requests.Timeout) as exc:
             raise errors.Unreachable(
                 f'{what}: API server {self._host}: {_reason(exc)}') from None

@@ -17,6 +17,7 @@ import threading
 
 from oslo_log import log as logging
 
+from nova_k8s.config import api
 from nova_k8s.config import documents
 from nova_k8s.config import errors
 from nova_k8s.config import folder
@@ -28,9 +29,6 @@ LOG = logging.getLogger(__name__)
 # one object after the other. Also how long the service has at least to read
 # the files before they are replaced again.
 SETTLE = 0.3
-
-_LISTS = {documents.CONFIG_MAP: 'list_namespaced_config_map',
-          documents.SECRET: 'list_namespaced_secret'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +79,9 @@ class Follower:
         self._worker = worker.Worker('nova-k8s-config', self.step,
                                      self._watch, settle=SETTLE)
         self._watches = [
-            watch.Watch(self._connect, _LISTS[kind],
+            watch.Watch(self._connect, api.path(kind, self._objects.namespace),
                         documents.origin(kind, self._objects.namespace, name),
-                        lambda: self._worker.wake(), self._timeout,
-                        namespace=self._objects.namespace,
+                        self._worker.wake, self._timeout,
                         field_selector=f'metadata.name={name}')
             for kind, name in self._objects]
         self._current = self._folder.read(folder.CURRENT)

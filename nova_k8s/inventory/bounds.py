@@ -50,6 +50,19 @@ def limits(budget, unlimited):
             MEMORY_MB: no_limit if memory_mb is None else memory_mb}
 
 
+def cap(limits, most):
+    """Return the limits, none above what there is to be soon.
+
+    :param limits: as from limits()
+    :param most: (MiB, millicores), or None
+    """
+    if most is None:
+        return limits
+    mine = {MEMORY_MB: most[0], VCPU: most[1] // 1000}
+    return {name: mine[name] if limit is None else min(limit, mine[name])
+            for name, limit in limits.items()}
+
+
 def total(machine, limit, last):
     """Return (total, closed) of one resource class.
 

@@ -14,16 +14,23 @@
 """The machine, and what Nova's driver reports of it before any limit."""
 
 import dataclasses
+import time
 
 import libvirt
 from nova import exception
 from nova.virt import hardware
+from oslo_log import log as logging
 import psutil
 
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.limits import budget
 from nova_k8s.limits import quantity
+
+LOG = logging.getLogger(__name__)
+
+# Seconds between two attempts to reach libvirt.
+_WAIT = 1
 
 
 # Nova's options for the allocation ratio, each of which has one beside it,
@@ -75,6 +82,18 @@ def ask_libvirt(uri):
     except libvirt.libvirtError:
         return None
     return Machine(info[2], info[1], f'libvirt at {uri}')
+
+
+def await_libvirt(uri):
+    """Block until libvirt answers.
+
+    In a pod of its own it may come later, and Nova's driver does not wait.
+    """
+    if ask_libvirt(uri):
+        return
+    LOG.warning('Waiting for libvirt at %s, which does not answer yet', uri)
+    while not ask_libvirt(uri):
+        time.sleep(_WAIT)
 
 
 def ask_kernel():

@@ -45,6 +45,11 @@ class Reported:
     def __init__(self, budget, unlimited, known=None):
         self._budget = budget
         self._unlimited = unlimited
+        # What is to be reserved of MEMORY_MB, and what of it for others than
+        # guests; None for what Nova's driver reserves.
+        self.reserved_mb = self.others_mb = lambda: None
+        # What the pod is about to shrink to: (MiB, millicores), or None.
+        self.cap = lambda: None
         # accounting.accounts.Accounts; None for what Nova's driver reserves.
         self.accounts = None
         # Whether Placement may have something else than what was told: a
@@ -63,7 +68,26 @@ class Reported:
 
     @property
     def limits(self):
-        return bounds.limits(self._budget(), self._unlimited)
+        return bounds.cap(bounds.limits(self._budget(), self._unlimited),
+                          self.cap())
+
+    def ratio(self, resource_class):
+        """How often Placement sells one of it."""
+        return self._records.get(resource_class, {}).get(
+            'allocation_ratio') or 1.0
+
+    @property
+    def records(self):
+        """What was told last, by resource class."""
+        return dict(self._records)
+
+    def is_told(self):
+        """Whether Placement has what is to be reported, for certain."""
+        return claims.locked(self._is_told)
+
+    def _is_told(self):
+        return not self._unsure and not placement.differ(
+            self._records, self._wanted())
 
     @property
     def closed(self):

@@ -85,9 +85,27 @@ def namespace(conf, environ):
 
 
 def pod_name(conf, environ):
-    """The name of this pod: option, POD_NAME, host name."""
-    return (conf.kubernetes.pod_name or environ.get('POD_NAME') or
-            socket.gethostname())
+    """The name of the pod: guests' pod, option, POD_NAME, host name."""
+    return (guests_pod(conf, environ) or conf.kubernetes.pod_name or
+            environ.get('POD_NAME') or socket.gethostname())
+
+
+def guests_pod_name(node):
+    """Return the name of the guests' pod of a node."""
+    return f'guests-{node}'
+
+
+def guests_pod(conf, environ):
+    """The name of the guests' pod where its limits count, or None.
+
+    Either this driver makes it, or somebody else has.
+    """
+    options = conf.kubernetes
+    node = node_name(conf, environ)
+    if options.limits_from != 'api' or options.pod_selector or not node:
+        return None
+    name = guests_pod_name(node)
+    return name if options.guests_pod or options.pod_name == name else None
 
 
 def node_name(conf, environ):

@@ -146,7 +146,8 @@ def key(conf, environ=os.environ):
             'namespace': kube_client.namespace(conf, environ),
             'pod_name': options.pod_name,
             'pod_selector': options.pod_selector,
-            'container': options.container}
+            'container': options.container,
+            **({'guests_pod': True} if options.guests_pod else {})}
 
 
 def save(conf, present):

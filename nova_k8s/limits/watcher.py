@@ -120,6 +120,8 @@ class Watcher:
         self.state = state
         # What is known, which is told and published a little later.
         self._seen = state
+        # When it could be read last; the start counts.
+        self.read_at = time.monotonic()
         self._looking = threading.Lock()
         self._enforced = enforced
         self._source = source
@@ -148,6 +150,8 @@ class Watcher:
         with self._looking:
             self._seen = look_again(self._source, self._seen,
                                     self._enforced or nothing)
+            if not self._seen.problem:
+                self.read_at = time.monotonic()
 
     def _watch(self, changed, stop):
         def look():

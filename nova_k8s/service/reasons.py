@@ -24,6 +24,8 @@ nova-compute ends: the next start decides from what it finds.
 import dataclasses
 import typing as ty
 
+from nova_k8s.confinement import findings
+from nova_k8s.confinement import guests_pod
 from nova_k8s.kube import node as nodes
 from nova_k8s.limits import messages
 
@@ -33,7 +35,7 @@ NO_BUDGET = 'no budget'
 
 # In the order in which they are shown.
 REASONS = (nodes.SHUTTING_DOWN, nodes.CORDONED, nodes.NOT_READY, LIBVIRT,
-           NO_BUDGET)
+           NO_BUDGET, guests_pod.ENDING, findings.ESCAPED)
 
 # Nova's libvirt driver begins the reason with this where it disables the
 # service itself, and enables again only what begins so. So do we: whoever

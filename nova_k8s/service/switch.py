@@ -34,7 +34,7 @@ SETTLE = 0.02
 FIRST_RETRY, LAST_RETRY = 1, 30
 
 
-def from_conf(conf, host, virtapi, budget, source, tell):
+def from_conf(conf, host, virtapi, budget, source, tell, more=frozenset):
     """Return the Switch of this host, or None with follow_cordon off.
 
     Then all is as in Nova's own driver, which enables what was disabled here
@@ -48,7 +48,7 @@ def from_conf(conf, host, virtapi, budget, source, tell):
         return None
     return Switch(records.ComputeService(host, virtapi), file, budget,
                   source or nodes.Unknown(), conf.kubernetes.not_ready_grace,
-                  tell)
+                  tell, more=more)
 
 
 class Switch:
@@ -60,16 +60,18 @@ class Switch:
     :param source: nova_k8s.kube.node.Source
     :param grace: [kubernetes] not_ready_grace
     :param tell: called with a messages.Line and the Node, or None
+    :param more: returns further reasons, from memory
     """
 
     def __init__(self, service, file, budget, source, grace, tell,
-                 clock=time.monotonic):
+                 clock=time.monotonic, more=frozenset):
         self._service = service
         self._file = file
         self._budget = budget
         self._source = source
         self._grace = grace
         self._tell = tell
+        self._more = more
         self._clock = clock
         # None is not known: what was last seen still holds.
         self._connected = None
@@ -249,6 +251,7 @@ class Switch:
             wanted.add(reasons.LIBVIRT)
         if not self._budget():
             wanted.add(reasons.NO_BUDGET)
+        wanted |= self._more()
         if self._reasons is None:
             self._reasons = seen & nodes.REASONS
         if self._problem:

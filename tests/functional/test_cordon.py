@@ -598,9 +598,9 @@ class AnswerTest(CordonTestBase):
         self.wait_for(['ComputeServiceDisabled'], self.node_events)
         used = {fault_proxy.right(each) for each in self.proxy.requests}
         everywhere = {each[1:] for each in used if each[0] is None}
-        # Of kubernetes-entrypoint, which waits for libvirt before
-        # nova-compute starts: it looks up its own pod.
-        others = {self.compute.namespace: {('get', 'pods')}}
+        # What is asked for where there is a guests' pod: test_guests_pod.
+        others = {self.compute.namespace: {
+            (verb, 'pods') for verb in ('get', 'create', 'patch', 'delete')}}
         for namespace in (self.compute.namespace, 'default', 'kube-system'):
             self.assertEqual(
                 {each[1:] for each in used if each[0] == namespace} |

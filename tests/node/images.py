@@ -32,18 +32,20 @@ SKELETON = 'registry.test/skeleton:1'
 
 APPLETS = ('sh', 'sleep', 'cat', 'ls', 'echo', 'grep', 'find', 'true', 'dd',
            'kill', 'head', 'tail', 'wc', 'tr', 'sed', 'yes')
-# 42424 is nova in the images of this project.
+# 42424 is nova in the images of this project, and 42425 guests.
 PASSWD = '''\
 root:x:0:0:root:/root:/bin/sh
 nova:x:42424:42424::/var/lib/nova:/usr/sbin/nologin
+qemu:x:42425:42425::/nonexistent:/usr/sbin/nologin
 libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin
 nobody:x:65534:65534::/:/usr/sbin/nologin
 '''
 GROUP = '''\
 root:x:0:
 tty:x:5:
-kvm:x:110:nova
+kvm:x:110:qemu
 nova:x:42424:
+qemu:x:42425:
 libvirt-qemu:x:64055:
 nogroup:x:65534:
 '''

@@ -56,9 +56,29 @@ class Source:
             return self.budget(self._watch.objects())
         return self.budget(self._open(changed=None).list()[0])
 
+    def pod(self):
+        """Return the one pod that is meant, as last seen, from memory.
+
+        :raises errors.LimitsError: when it may have changed since
+        """
+        if not self._watch:
+            raise errors.Unreadable(watch.NOT_YET)
+        return self._choose(self._watch.objects())
+
     def watch(self, changed, stop):
         self._watch = self._open(changed=changed)
         self._watch.run(stop)
+
+    def latest(self):
+        """Return the pod as last seen, from memory, or None.
+
+        Only for a pod that is read by its name.
+
+        :raises errors.LimitsError: when it may have changed since
+        """
+        if not self._watch:
+            raise errors.Unreadable(watch.NOT_YET)
+        return next(map(self._complete, self._watch.objects()), None)
 
     def budget(self, pods):
         """Return the budget of the one pod that is meant.
@@ -118,7 +138,10 @@ def from_conf(conf, environ=os.environ):
     connect = functools.partial(kube_client.api_client, conf)
     # At once, because an error of the operator is worth no waiting.
     connect()
+    guests = kube_client.guests_pod(conf, environ)
+    # Guests are in the pod's cgroup, not in a container's.
+    container = options.container or (pod_spec.WHOLE_POD if guests else None)
     return Source(
         connect, kube_client.namespace(conf, environ),
-        kube_client.pod_name(conf, environ),
-        options.pod_selector, node, options.container, options.api_timeout)
+        kube_client.pod_name(conf, environ), options.pod_selector, node,
+        container, options.api_timeout)

@@ -55,3 +55,17 @@ class ClosedTest(base.TestCase):
         for reason in (found.hold(coming), found.admit(None)):
             self.assertIn('is being deleted', reason)
         self.assertIsNone(found.start(here, []))
+
+
+class HeldTest(base.TestCase):
+
+    def test_what_a_shrink_must_not_take(self):
+        found = accounts.Accounts(
+            mock.Mock(), mock.Mock(), mock.Mock(mb=128), lambda: None,
+            mock.Mock())
+        # A restart knows nothing of its guests before the first audit.
+        self.assertIsNone(found.held_bytes())
+        found._ledger.complete = True
+        self.assertEqual(0, found.held_bytes())
+        found._ledger.add('a', overhead.Need(512, 60, 512))
+        self.assertEqual((512 + 60 + 128) << 20, found.held_bytes())

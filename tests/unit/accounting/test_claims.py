@@ -203,7 +203,9 @@ class FollowTest(base.TestCase):
                              '_update_usage_from_migrations'):
                     getattr(tracker, step)(None, instances, 'node')
 
+            self.assertFalse(ledger.complete)
             audit([first])
+            self.assertTrue(ledger.complete)
             ledger.hold('b', coming, 9)
             broken.append(True)
             self.assertRaises(OSError, audit, [second])

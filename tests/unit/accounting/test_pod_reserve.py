@@ -39,6 +39,18 @@ class MeasureTest(test_usage.ProcTest):
         self.assertEqual(512000,
                          pod_reserve.measure_kb(self.root / 'cg', self.root))
 
+    def test_a_guest_that_nova_has_forgotten(self):
+        self.write('cg/memory.stat', 'anon 1048576000\n')
+        folder = 'cg/guests/machine/qemu-1-g.libvirt-qemu'
+        self.write(f'{folder}/memory.stat', 'anon 524288000\n')
+        self.write(f'{folder}/emulator/cgroup.procs', '100\n')
+        self.qemu()
+        name, = usage.guests(self.root)
+        for known, expected in ((None, 512000), ({name}, 512000),
+                                ({'another'}, 1024000)):
+            self.assertEqual(expected, pod_reserve.measure_kb(
+                self.root / 'cg', self.root, known))
+
     def test_others_beside_guests_without_cgroups(self):
         self.write('cg/memory.stat', 'anon 1048576000\n')
         self.write('cg/cgroup.procs', '1\n100\n')
@@ -111,6 +123,22 @@ class PodReserveTest(base.TestCase):
         found.measure()
         self.assertEqual(704, found.mb)
         self.assertIn('/some', self.log.output)
+
+    def test_auto_in_a_guests_pod(self):
+        self.flags(group='kubernetes', pod_name='guests-kube-1',
+                   node_name='kube-1')
+        find = self.useFixture(fixtures.MockPatch(
+            'nova_k8s.confinement.cgroup.guests_pod_folder',
+            return_value=None)).mock
+        found = pod_reserve.from_conf(CONF)
+        self.assertEqual(128, found.mb)
+        # Once it is there.
+        find.return_value = '/some'
+        for used, expected in ((62, 128), (97, 192), (0, 192)):
+            self.measured(used * 1024)
+            found.measure()
+            self.assertEqual(expected, found.mb)
+        self.assertEqual(128, pod_reserve.from_conf(CONF, look=False).mb)
 
     def test_auto_after_a_peak(self):
         # One step, which was kept for ever once.

@@ -26,11 +26,15 @@ import yaml
 
 from nova_k8s.cmd import main
 from nova_k8s.cmd import status
+from nova_k8s import conf
+from nova_k8s.elastic import mover
 from nova_k8s import errors
 from nova_k8s.kube import node
 from nova_k8s.limits import budget
+from nova_k8s.limits import watcher
 from nova_k8s.service import reasons
 from nova_k8s.service import record as records
+from nova_k8s.util import statefile
 from tests.unit import base
 
 CONF = nova_conf.CONF
@@ -307,3 +311,40 @@ node_name = kube-1
         with fixtures.MonkeyPatch('sys.stderr', stderr):
             self.assertEqual(1, main.main([
                 'status', '--config-file', self.conf_file]))
+
+
+class BoundaryTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        conf.register_opts(CONF)
+        self.flags = self.useFixture(config_fixture.Config(CONF)).config
+        self.flags(state_path=self.folder())
+        self.state = watcher.State(budget.Budget(
+            'Pod a/b', 4000, 2 ** 33, pod=budget.Reference(
+                'Pod', 'b', 'uid', 'a')))
+
+    def test_off(self):
+        self.assertEqual((), status._elastic(self.state))
+
+    def test_not_yet(self):
+        self.flags(elastic=True, group='kubernetes')
+        for state in (self.state, None):
+            part, = status._elastic(state)
+            self.assertEqual('unknown: nova-compute has not looked yet',
+                             part.state)
+
+    def test_what_was_seen(self):
+        self.flags(elastic=True, group='kubernetes')
+        statefile.write(mover.path(CONF), {
+            'key': 'uid', 'smallest': [4096, 2000], 'largest': [65536, 32000],
+            'wished': [12288, 6000], 'allocated': [8192, 4500],
+            'enforced': [8192, 4000], 'used': [4096, 2000],
+            'why': 'room was idle'})
+        part, = status._elastic(self.state)
+        self.assertEqual(
+            'min 4096 MiB, 2 cores\nwished 12288 MiB, 6 cores\n'
+            'allocated 8192 MiB, 4.5 cores\nenforced 8192 MiB, 4 cores\n'
+            'max 65536 MiB, 32 cores', part.kubernetes)
+        self.assertEqual(('used 4096 MiB, 2 cores', 'room was idle'),
+                         (part.nova, part.state))

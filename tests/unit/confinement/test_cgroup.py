@@ -12,7 +12,9 @@
 
 """Reading cgroups, from folders that look like them."""
 
+import functools
 import pathlib
+from unittest import mock
 
 import fixtures
 
@@ -125,6 +127,33 @@ class CgroupTest(base.TestCase):
         self.useFixture(fixtures.MockPatchObject(
             cgroup, 'own_folder', lambda: None))
         self.assertIsNone(cgroup.enforced_from_conf(self.conf()))
+
+    def test_a_guests_pod_is_its_own_bound(self):
+        # Whatever nova-compute's container is held to.
+        uid = '0f3ad3b2-0a4b-4c62-8a83-1d4f2a8d7c11'
+        folder = f'cg/kubepods/pod{uid}'
+        for name in ('cg', 'cg/kubepods', folder):
+            self.write(f'{name}/cgroup.controllers', 'cpu memory')
+        self.write('cg/cgroup.procs', '1')
+        self.write(f'{folder}/memory.max', '2147483648')
+        self.write(f'{folder}/cpu.max', '150000 100000')
+        self.useFixture(fixtures.MockPatchObject(
+            cgroup, 'node_tree', return_value=str(self.root / 'cg')))
+        for options in ({'guests_pod': '/t.yaml'},
+                        {'pod_name': 'guests-kube-1'}):
+            self.write('told', '')
+            find = functools.partial(cgroup.guests_pod_folder,
+                                     str(self.root / 'told'))
+            with mock.patch.object(cgroup, 'guests_pod_folder', find):
+                conf = self.conf(node_name='kube-1', **options)
+                enforced = cgroup.enforced_from_conf(conf)
+                for name in options:
+                    conf.clear_override(name, group='kubernetes')
+            self.assertIsNone(enforced())
+            self.write('told', f'{{"uid": "{uid}"}}')
+            found = enforced()
+            self.assertEqual((1500, 2 << 30, True), (
+                found.cpu_millicores, found.memory_bytes, found.binding))
 
     def test_charged(self):
         for text, kb in (

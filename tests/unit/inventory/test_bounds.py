@@ -333,3 +333,21 @@ class WarningsTest(base.TestCase):
             ('requests.cpu',), ('requests.memory',), ('limits.cpu',),
             ('limits.memory',), cpu=5000, memory=9 * GI,
             cpu_request_millicores=1, memory_request_bytes=1)
+
+
+class CapTest(base.TestCase):
+    """What the pod is about to shrink to."""
+
+    def test_the_smaller_one(self):
+        limits = {bounds.VCPU: 8, bounds.MEMORY_MB: 4096}
+        self.assertEqual(limits, bounds.cap(limits, None))
+        self.assertEqual({bounds.VCPU: 3, bounds.MEMORY_MB: 4096},
+                         bounds.cap(limits, (8192, 3500)))
+        self.assertEqual({bounds.VCPU: 8, bounds.MEMORY_MB: 1024},
+                         bounds.cap(limits, (1024, 9000)))
+
+    def test_where_the_machine_is_the_limit(self):
+        self.assertEqual(
+            {bounds.VCPU: 3, bounds.MEMORY_MB: 0},
+            bounds.cap({bounds.VCPU: None, bounds.MEMORY_MB: 0},
+                       (1024, 3000)))
