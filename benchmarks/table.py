@@ -41,6 +41,9 @@ SHOWN = (
     ("Without following, by Nova's periodic task: its period", 's'),
     ('Cluster of 1000 nodes: a compute node receives', 'bytes/s'),
     ('Cluster of 1000 nodes: a watch on all pods receives', 'bytes/s'),
+    ('Options from ConfigMap and Secret: loading them, beyond files', 's'),
+    ('Options from ConfigMap and Secret: memory, beyond files', 'MiB'),
+    ('kubectl edit configmap to the log of nova-compute: p99', 's'),
     ('cordon to disabled in Placement, p99 of 200', 'ms'),
     ('uncordon to enabled in Placement, p99 of 200', 'ms'),
 )

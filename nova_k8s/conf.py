@@ -13,6 +13,8 @@
 
 """The [kubernetes] options of nova.conf, all of them."""
 
+import re
+
 from oslo_config import cfg
 from oslo_config import types
 
@@ -33,6 +35,35 @@ class _Factor(types.Float):
         return number
 
 
+class _Size(types.ConfigType):
+    """Memory in MiB and cores, as in 16384:4.
+
+    :returns: (MiB, millicores)
+    """
+
+    def __init__(self):
+        super().__init__(type_name='memory:cores')
+
+    def __call__(self, value):
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r'(\d{1,9}):(\d{1,5})', value.strip())
+        if not found:
+            raise ValueError(
+                'Should be memory in MiB and cores, for instance 16384:4')
+        return int(found.group(1)), 1000 * int(found.group(2))
+
+    def __repr__(self):
+        return 'Size'
+
+    def __eq__(self, other):
+        return self.__class__ == other.__class__
+
+    def _formatter(self, value):
+        return (value if isinstance(value, str) else
+                f'{value[0]}:{value[1] // 1000}')
+
+
 OPTS = [
     cfg.StrOpt(
         'limits_from',
@@ -49,7 +80,8 @@ OPTS = [
         'unlimited',
         default='error',
         choices=[
-            ('error', 'nova-compute does not start'),
+            ('error', 'a new compute node does not start, and one that '
+                      'Nova knows takes no new guests'),
             ('host', 'the whole machine is reported'),
         ],
         help="""What to do where no CPU or memory limit is set.
@@ -61,10 +93,12 @@ machine is reported only where that is asked for.
         'container',
         help="""The container whose limits are meant for guests.
 
-The name of a container or of a restartable init container, or ``*`` for the
-whole pod: its own limit where it has one, otherwise the sum of its
-containers' limits, each of which must then have one. May be left out where
-the pod has one container only.
+The name of a container or of a restartable init container: the one in which
+libvirt starts QEMU. May be left out where the pod has one container only.
+``*`` is the container that may use most, resource by resource: all guests
+are in one of them, and the kernel holds them to the limit of that one. A
+container without a limit may use that of the pod; without that either, there
+is none.
 
 Do not name the container of a daemon: nova-compute's own limit is meant for
 nova-compute.
@@ -85,6 +119,42 @@ nova-compute.
 For a pod whose name is random, libvirt's pod in most deployments: exactly one
 pod with these labels must be on this node. Wins over ``pod_name``. Only for
 ``limits_from = api``.
+"""),
+    cfg.StrOpt(
+        'guests_pod',
+        help="""Path of the template of the guests' pod.
+
+A Pod whose one container has as its limits what all guests of a node may use
+together. With it this driver makes a pod ``guests-<node>`` for its own node
+where there is none and the node is not cordoned, reads its limits, and tells
+libvirt's container, in a file on the node, where guests belong. Annotations of
+the Node change the size: ``nova-k8s/guests-memory``, ``nova-k8s/guests-cpu``,
+``nova-k8s/guests-hugepages-2Mi`` and so on; a value may be a share of what is
+allocatable on the node, such as ``75%``. Only for ``limits_from = api``, and
+without ``pod_name`` and ``pod_selector``.
+"""),
+    cfg.IntOpt(
+        'guests_pod_grace',
+        default=2592000,
+        min=60,
+        help="""Seconds that a guests' pod waits for its guests to leave.
+
+That is its terminationGracePeriodSeconds, 30 days by default. When they are
+over, the kubelet ends the guests that are left. For ``guests_pod``, whenever a
+pod is made.
+"""),
+    cfg.StrOpt(
+        'on_escape',
+        default='warn',
+        choices=[
+            ('warn', 'a warning and an event name it'),
+            ('disable', 'the compute service is disabled as well'),
+        ],
+        help="""What to do about a guest outside of the guests' pod.
+
+No limit of Kubernetes holds it. A guest of a pod that Kubernetes has
+forgotten, because it was deleted by force, disables the service always: its
+memory is promised to others. ``nova-k8s check`` shows such guests.
 """),
     cfg.StrOpt(
         'node_name',
@@ -146,6 +216,11 @@ Files in it: ``cpu_millicores`` (``limits.cpu`` with ``divisor: 1m``) and
 allocatable instead, which is noticed where the request is not set either (0).
 A request without a limit cannot be told from one below a limit: make sure that
 the limit is set.
+
+A volume shows what is wished, also while the kubelet has deferred a resize.
+So a growth counts only when the cgroup that nova-compute runs in shows it
+too. Where the volume shows the limits of another container, set
+``pod_cgroup``. At a start, what the volume shows is believed.
 """),
     cfg.StrOpt(
         'reserved_memory_mb',
@@ -160,8 +235,13 @@ this driver.
 """),
     cfg.StrOpt(
         'pod_cgroup',
-        help='Folder of the cgroup that ``reserved_memory_mb = auto`` '
-             'measures. Default: the one that nova-compute runs in.'),
+        help="""Folder of the cgroup that the limits bound.
+
+``reserved_memory_mb = auto`` measures what is used in it. With cgroup v2, no
+more is offered than it and those above it enforce. Default: the cgroup that
+nova-compute runs in; as a bound only where the limits are read from the API
+server, of the only container of this pod.
+"""),
     cfg.Opt(
         'overhead_factor',
         type=_Factor(min=0),
@@ -188,6 +268,75 @@ Placement allocates the memory of a guest before this node hears of it and can
 reserve what it costs beyond. Without any, the scheduler tries a node that is
 full, and is refused there.
 """),
+    cfg.BoolOpt(
+        'elastic',
+        default=False,
+        help="""Whether the pod grows and shrinks with the demand for guests.
+
+The driver asks Kubernetes to resize the pod whose limits it reports, in place,
+requests and limits together. Kubernetes decides, and what it has not granted
+is not reported. For ``limits_from = api``, with ``elastic_max``. The pod must
+have one container, Guaranteed, with ``resizePolicy`` NotRequired.
+"""),
+    cfg.Opt(
+        'elastic_min', type=_Size(), default='4096:2',
+        help="""What the pod has even without a guest: memory in MiB and cores.
+
+The annotations ``nova-k8s/elastic-min-memory`` and
+``nova-k8s/elastic-min-cpu`` of the Kubernetes node win, with quantities as
+Kubernetes writes them.
+"""),
+    cfg.Opt(
+        'elastic_max', type=_Size(),
+        help="""The most that the pod may have: memory in MiB and cores.
+
+The annotations ``nova-k8s/elastic-max-memory`` and
+``nova-k8s/elastic-max-cpu`` of the Kubernetes node win.
+"""),
+    cfg.Opt(
+        'elastic_headroom', type=_Size(), default='16384:4',
+        help="""What is to be free for the next guests: MiB and cores.
+
+A guest that is larger is refused by the scheduler even where the pod could
+grow for it, as nobody tells the node. One guest of the largest flavor is a
+good choice. The annotations ``nova-k8s/elastic-headroom-memory`` and
+``nova-k8s/elastic-headroom-cpu`` of the Kubernetes node win, so that a few
+nodes can be ready for what is rare.
+"""),
+    cfg.ListOpt(
+        'elastic_flavors', item_type=_Size(), default=[],
+        help='Flavors of which each must fit at any time, as memory in MB and '
+             'VCPUs: ``65536:16, 32768:8``. Their overhead is added. Where '
+             'that is more than ``elastic_headroom``, it is the headroom.'),
+    cfg.Opt(
+        'elastic_spare', type=_Size(), default='16384:4',
+        help="""What containers are to have free: memory in MiB and cores.
+
+While less than half of it is left of the node, the headroom is given up for
+it, never what guests hold. Where less than twice as much is free, guests and
+containers have half of it each. The right to list pods in all namespaces is
+needed, of which those on this node are read; without it, and with ``0:0``, a
+container waits while the headroom is idle.
+"""),
+    cfg.IntOpt(
+        'elastic_idle', default=600, min=10,
+        help='Seconds for which room must have been idle before it is given '
+             'back. As often as that was regretted, the time doubles, up to a '
+             'day.'),
+    cfg.Opt(
+        'elastic_step', type=_Size(), default='2048:1',
+        help='What the size of the pod is a multiple of, and the least that '
+             'is worth a resize: memory in MiB and cores.'),
+    cfg.PortOpt(
+        'metrics_port',
+        help='Port at which Prometheus finds the metrics of this compute '
+             'node, at ``/metrics``. Default: there are none.'),
+    cfg.HostAddressOpt(
+        'metrics_address', default='127.0.0.1',
+        help='Address to listen at for ``metrics_port``: that of the pod, '
+             '``OS_KUBERNETES__METRICS_ADDRESS`` from ``status.podIP``, where '
+             'Prometheus is elsewhere. Nothing in the metrics is secret, and '
+             'nobody is asked who he is.'),
 ]
 
 

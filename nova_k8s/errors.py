@@ -48,6 +48,20 @@ class Refused(LimitsError):
     """
 
 
+class NoContainer(Refused):
+    """The container that is meant for guests is not told, or is not there.
+
+    No node ever ran like that: it is an option that is wrong.
+    """
+
+
+class NotYet(Refused):
+    """The limits were read, and do not hold guests at this moment.
+
+    That passes by itself: a container that starts, a resize under way.
+    """
+
+
 class NotWritten(Exception):
     """Placement did not take an inventory; it will be tried again."""
 

@@ -16,6 +16,7 @@ Everything about the ledger happens under the lock of Nova's claims and audits
 (claims.locked()): between them the accounts are whole.
 """
 
+import collections
 import time
 
 from oslo_log import log as logging
@@ -23,6 +24,7 @@ from oslo_log import log as logging
 from nova_k8s.accounting import claims
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import ledger as ledgers
+from nova_k8s.limits import budget
 
 LOG = logging.getLogger(__name__)
 
@@ -42,15 +44,20 @@ class Accounts:
         together, in MiB; None without a limit
     :param changed: called when what is to be reserved may be other than
         before; must not block
+    :param closed: returns whether no new guests may come, whatever the limit
     """
 
-    def __init__(self, conf, overhead, reserve, limit_mb, changed):
+    def __init__(self, conf, overhead, reserve, limit_mb, changed,
+                 closed=lambda: False):
         self._conf = conf
         self._reserve = reserve
         self._limit_mb = limit_mb
+        self._closed = closed
         self._changed = changed
         self._ledger = ledgers.Ledger()
         self._overhead = overhead
+        # How often guests were refused, by what was asked for.
+        self.refused = collections.Counter()
         self._guests_due = 0
 
     def follow(self, tracker, used_mb):
@@ -74,6 +81,21 @@ class Accounts:
             self._ledger.needs(time.monotonic()), self._reserve.mb,
             self._conf.kubernetes.reserve_ahead)
 
+    def needs(self):
+        """The Need of each guest that is here or on its way."""
+        return claims.locked(self._ledger.needs, time.monotonic())
+
+    def held_bytes(self):
+        """Memory that a shrink of the pod must not take.
+
+        What guests may use, and what is kept for others beside them. 0 where
+        there is no guest, None before all are counted.
+        """
+        if not self._ledger.complete:
+            return None
+        used_mb = ledgers.used_mb(self.needs())
+        return used_mb and (used_mb + self._reserve.mb) * budget.MIB
+
     def allocated_mb(self):
         """The MEMORY_MB that Placement has for guests here."""
         return sum(need.allocated_mb
@@ -85,7 +107,8 @@ class Accounts:
 
     def admit(self, claim):
         """Return why a claim cannot be met, or None; see claims.guard()."""
-        return self._find_refusal(*self._overhead.of_claim(claim))
+        return self._count('claim', self._find_refusal(
+            *self._overhead.of_claim(claim)))
 
     def hold(self, instance):
         """Keep room for a guest that comes by live migration.
@@ -94,7 +117,8 @@ class Accounts:
 
         :returns: why there is no room, or None
         """
-        return claims.locked(self._hold, instance)
+        return self._count('live migration',
+                           claims.locked(self._hold, instance))
 
     def _hold(self, instance):
         need = self._overhead(instance, instance.flavor)
@@ -117,7 +141,8 @@ class Accounts:
         :param running: the UUIDs of the guests that run
         :returns: why there is no room, or None
         """
-        return claims.locked(self._start, instance, running)
+        return self._count('start', claims.locked(self._start, instance,
+                                                  running))
 
     def _start(self, instance, running):
         now = time.monotonic()
@@ -146,6 +171,17 @@ class Accounts:
         claims.locked(self._ledger.release, uuid)
         self._changed()
 
+    def use(self):
+        """Return (MiB in use, MiB of stopped guests), as last counted."""
+        return claims.locked(self._use)
+
+    def _use(self):
+        now = time.monotonic()
+        running_mb = ledgers.used_mb(
+            self._ledger.needs(now, self._ledger.stopped(now)))
+        all_mb = ledgers.used_mb(self._ledger.needs(now))
+        return self._reserve.mb + running_mb, all_mb - running_mb
+
     def measure(self):
         """Look what others and guests use. Does I/O.
 
@@ -160,7 +196,22 @@ class Accounts:
             self._overhead.measure(self._ledger, claims.locked)
         return MEASURE_SOON if moves else MEASURE_EVERY
 
+    def _count(self, what, reason):
+        if reason:
+            self.refused[what] += 1
+        return reason
+
+    def overheads_mb(self):
+        """Return what guests were estimated to cost, and seen to, in MiB.
+
+        Of those that were seen.
+        """
+        return claims.locked(self._ledger.overheads_mb)
+
     def _find_refusal(self, need, without):
+        if self._closed():
+            return ('the pod of the limits is being deleted: nothing new is '
+                    'placed on this compute node')
         return claims.find_refusal(
             self._limit_mb(), self._reserve.mb,
             self._ledger.needs(time.monotonic(), {without}), need)

@@ -59,6 +59,9 @@ def find_refusal(limit_mb, others_mb, needs, need):
     """
     if limit_mb is None:
         return None
+    if limit_mb < 1:
+        return ('no limits of the pod are in force: nothing new is placed on '
+                'this compute node')
     used_mb = ledger.used_mb(needs)
     free_mb = limit_mb - others_mb - used_mb
     if need.total_mb <= free_mb:
@@ -178,8 +181,13 @@ def follow(tracker, ledger, need_of, used_mb):
     # What an audit does next, until all is counted.
     tracker._ensure_compute_id_for_instances = or_as_before(
         tracker._ensure_compute_id_for_instances)
-    tracker._update_usage_from_migrations = or_as_before(
-        tracker._update_usage_from_migrations)
+    count_migrations = or_as_before(tracker._update_usage_from_migrations)
+
+    def update_usage_from_migrations(*args):
+        count_migrations(*args)
+        ledger.complete = True
+
+    tracker._update_usage_from_migrations = update_usage_from_migrations
 
 
 def count_no_refusals(tracker):

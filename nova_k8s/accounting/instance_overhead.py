@@ -23,6 +23,7 @@ from nova import objects
 from oslo_log import log as logging
 
 from nova_k8s.accounting import overhead
+from nova_k8s.accounting import privileged
 from nova_k8s.accounting import usage
 
 LOG = logging.getLogger(__name__)
@@ -224,7 +225,7 @@ class InstanceOverhead:
             # Under eventlet, it is the turn of all others.
             time.sleep(0)
             try:
-                used = running[name].used(proc)
+                used = privileged.used(running[name], proc)
             except OSError:
                 # It has ended, or belongs to somebody else.
                 continue

@@ -26,6 +26,8 @@ class Ledger:
     """
 
     def __init__(self):
+        # Whether Nova has counted all guests once.
+        self.complete = False
         self._counted = {}
         self._held = {}
         self._measured = {}
@@ -124,6 +126,11 @@ class Ledger:
             known[uuid] = need, max(mb, before)
         self._measured = known
         return more
+
+    def overheads_mb(self):
+        """Return (estimated, measured), summed over those measured."""
+        return (sum(need.overhead_mb for need, _ in self._measured.values()),
+                sum(mb for _, mb in self._measured.values()))
 
     def estimate_mb(self, uuid):
         """What a counted guest was thought to cost."""

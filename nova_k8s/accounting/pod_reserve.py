@@ -13,6 +13,7 @@
 """What the pod uses besides guests: [kubernetes] reserved_memory_mb."""
 
 import collections
+import os
 import pathlib
 
 from oslo_config import cfg
@@ -20,12 +21,17 @@ from oslo_log import log as logging
 
 from nova_k8s.accounting import usage
 from nova_k8s.confinement import cgroup
+from nova_k8s.kube import client as kube_client
 
 LOG = logging.getLogger(__name__)
 
 # What is kept for the pod's other processes at least, in MiB: nova-compute,
 # libvirtd and virtlogd after start, before they had anything to do.
 FLOOR = 256
+
+# The same in a guests' pod: libvirtd and what holds the pod, and nothing else
+# is in it.
+GUESTS_POD_FLOOR = 128
 
 # By how much it changes, and how far a measurement is kept away from the
 # next such step, in MiB: a daemon that breathes does not change inventories.
@@ -68,9 +74,13 @@ def measure_kb(folder, proc='/proc', known=None):
     :raises OSError: when the cgroup is not there, or may not be read
     """
     top = pathlib.Path(folder)
+    seen = usage.guests(proc, map(str, cgroup.pids_below(top)))
+    forgotten = {guest.pid for uuid, guest in seen.items()
+                 if known is not None and uuid not in known}
     apart = [path for path in top.rglob('*')
              if path.is_dir() and (path.name.endswith('.libvirt-qemu') or
-                                   path.name.startswith('machine-qemu'))]
+                                   path.name.startswith('machine-qemu')) and
+             not cgroup.pids_below(path) & forgotten]
     used = cgroup.charged_kb(top) - sum(
         cgroup.charged_kb(each) for each in apart)
     pids = set()
@@ -82,23 +92,26 @@ def measure_kb(folder, proc='/proc', known=None):
             pids.update((path / 'cgroup.procs').read_text().split())
         except OSError:
             continue
-    for uuid, guest in usage.guests(proc, pids).items():
-        if known is None or uuid in known:
-            used -= sum(usage.process_kb(proc, pid)
-                        for pid in (guest.pid, *guest.helpers))
+    for guest in seen.values():
+        if guest.pid in forgotten:
+            continue
+        for pid in (guest.pid, *guest.helpers):
+            if str(pid) in pids:
+                used -= usage.process_kb(proc, pid)
     return max(0, used)
 
 
-def steady_mb(measured_kb):
+def steady_mb(measured_kb, floor=FLOOR):
     """Return what to keep for the pod's other processes.
 
     What the largest of the last measurements asks for: more at once, less when
     a peak is LOOKS measurements past.
 
     :param measured_kb: the last of them
+    :param floor: what is kept at least, in MiB
     """
     wanted_mb = max(measured_kb) // usage.KIB_PER_MIB + HEADROOM
-    return max(FLOOR, -(-wanted_mb // STEP) * STEP)
+    return max(floor, -(-wanted_mb // STEP) * STEP)
 
 
 class PodReserve:
@@ -107,20 +120,24 @@ class PodReserve:
     Readers read ``mb``, in MiB; ``option`` is the option that decides it.
 
     :param mb: None to measure it
-    :param folder: of the cgroup to measure, None where there is none
+    :param find: returns the folder of the cgroup to measure, None where
+        there is none
+    :param floor: what is kept at least, in MiB, where it is measured
     """
 
-    def __init__(self, mb, option, folder=None, proc='/proc'):
+    def __init__(self, mb, option, find=lambda: None, proc='/proc',
+                 floor=FLOOR):
         self.mb = mb
         self.option = option
         self._measured = mb is None
-        self._folder = folder
+        self._find = find
+        self._floor = floor
         self._proc = proc
         self._problem = None
         self._last_kb = 0
         self._seen_kb = collections.deque(maxlen=LOOKS)
         if self._measured:
-            self.mb = FLOOR
+            self.mb = floor
             self.measure()
 
     def measure(self, known=None):
@@ -131,19 +148,20 @@ class PodReserve:
         """
         if not self._measured:
             return False
-        if not self._folder:
-            self._tell('this process is in no cgroup of its own')
+        folder = self._find()
+        if not folder:
+            self._tell('its cgroup is not seen here')
             return False
         try:
-            used = measure_kb(self._folder, self._proc, known)
+            used = measure_kb(folder, self._proc, known)
             self._seen_kb.append(used)
         except OSError as exc:
             self._tell(exc)
             return False
-        before, self.mb = self.mb, steady_mb(self._seen_kb)
+        before, self.mb = self.mb, steady_mb(self._seen_kb, self._floor)
         if self.mb != before:
             LOG.info('Keeping %s MiB for what runs in the pod besides guests; '
-                     '%s uses %s KiB', self.mb, self._folder, used)
+                     '%s uses %s KiB', self.mb, folder, used)
         last_kb, self._last_kb = self._last_kb, used
         return abs(used - last_kb) > MOVES * usage.KIB_PER_MIB
 
@@ -167,22 +185,44 @@ def _limits_of_another(options):
     return None
 
 
-def from_conf(conf, look=True):
+def _is_bounded_by(folder, limit_bytes):
+    """Whether the memory limit of a cgroup is this one."""
+    if not folder or limit_bytes is None:
+        return False
+    try:
+        text = (pathlib.Path(folder) / 'memory.max').read_text().strip()
+    except OSError:
+        return False
+    page = os.sysconf('SC_PAGE_SIZE')
+    # The kernel rounds to whole pages.
+    return text.isdigit() and int(text) // page == limit_bytes // page
+
+
+def from_conf(conf, limit_bytes=None, look=True):
     """Return the PodReserve that nova.conf asks for. Does I/O.
 
     :param conf: nova.conf.CONF
+    :param limit_bytes: the memory limit that guests are bounded by
     :param look: False where this is not the pod: what is kept at least, then
     """
     mb, option = configured_mb(conf)
+    guests_pod = kube_client.guests_pod(conf, os.environ)
+    floor = GUESTS_POD_FLOOR if guests_pod else FLOOR
     if mb is not None or not look:
-        return PodReserve(FLOOR if mb is None else mb, option)
+        return PodReserve(floor if mb is None else mb, option)
+    if conf.kubernetes.pod_cgroup:
+        return PodReserve(None, option, lambda: conf.kubernetes.pod_cgroup,
+                          floor=floor)
+    if guests_pod:
+        return PodReserve(None, option, cgroup.guests_pod_folder, floor=floor)
+    folder = cgroup.own_folder()
     whose = _limits_of_another(conf.kubernetes)
-    if whose and not conf.kubernetes.pod_cgroup:
+    if whose and not _is_bounded_by(folder, limit_bytes):
         LOG.warning(
             'What is kept for others is measured in the cgroup that '
-            'nova-compute runs in, and the limits may be those of another '
+            'nova-compute runs in, whose memory limit is not the one that '
+            'guests are bounded by, which may be that of another '
             '([kubernetes] %s): set [kubernetes] pod_cgroup to the cgroup '
-            'that they bound, or [kubernetes] reserved_memory_mb to what its '
+            'that it bounds, or [kubernetes] reserved_memory_mb to what its '
             'other processes need.', whose)
-    return PodReserve(None, option,
-                      conf.kubernetes.pod_cgroup or cgroup.own_folder())
+    return PodReserve(None, option, lambda: folder)

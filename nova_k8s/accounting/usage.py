@@ -89,7 +89,7 @@ class Process:
 
     helpers: ty.Tuple[int, ...] = ()
 
-    def used(self, proc):
+    def used(self, proc='/proc'):
         """Return what it uses; None where its memory cannot be told apart.
 
         :raises OSError: when it has ended, or may not be read
@@ -221,6 +221,11 @@ def _memory_kb(command):
         return 0
     unit = {b'k': 1, b'g': 1 << 20}.get(match.group(2).lower(), 1 << 10)
     return int(match.group(1)) * unit
+
+
+def pids(proc='/proc'):
+    """Return the PID of each guest that can be seen, by UUID."""
+    return {uuid: guest.pid for uuid, guest in guests(proc).items()}
 
 
 def guests(proc='/proc', pids=None):

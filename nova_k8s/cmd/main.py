@@ -15,6 +15,7 @@
 
 import argparse
 import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -23,12 +24,11 @@ import warnings
 
 from oslo_config import cfg
 
-from nova_k8s.cmd import flavors
-from nova_k8s.cmd import report
-from nova_k8s.cmd import status
 from nova_k8s import errors
 
-COMMANDS = (report, flavors, status)
+# The modules are loaded when they are needed: most load Nova, which `config
+# run` keeps out of a process that lives as long as a service.
+COMMANDS = ('report', 'check', 'flavors', 'guests_pod', 'status', 'config')
 
 
 def main(argv=None):
@@ -37,7 +37,9 @@ def main(argv=None):
         prog='nova-k8s',
         description='Look at a compute node that runs as a Kubernetes pod.')
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
-    for module in COMMANDS:
+    first = (sys.argv[1:] if argv is None else argv)[:1]
+    for name in first if first and first[0] in COMMANDS else COMMANDS:
+        module = importlib.import_module(f'nova_k8s.cmd.{name}')
         module.add_parser(commands).set_defaults(run=module.run)
     args = parser.parse_args(argv)
     with warnings.catch_warnings(), _listening() as heard:

@@ -25,12 +25,15 @@ import yaml
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
+from nova_k8s.confinement import cgroup
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import capacity
 from nova_k8s.inventory import host
 from nova_k8s.limits import checkpoint
+from nova_k8s.limits import messages
 from nova_k8s.limits import sources
+from nova_k8s.limits import watcher
 
 CONF = nova.conf.CONF
 
@@ -116,10 +119,12 @@ def report(machine_text=None, flavors=()):
     sizes = [capacity.parse_size(text) for text in flavors]
     # Also without a flavor: nova-compute would not start with these options.
     settings = instance_overhead.settings_from(CONF)
-    state = checkpoint.resume(CONF, sources.from_conf(CONF))
+    state = checkpoint.resume(
+        CONF, sources.from_conf(CONF),
+        cgroup.enforced_from_conf(CONF) or watcher.nothing)
     budget = state.budget
     unlimited = CONF.kubernetes.unlimited
-    kept = pod_reserve.from_conf(CONF, look=False)
+    kept = pod_reserve.from_conf(CONF, budget.memory_bytes, look=False)
     bounds.check(budget, unlimited, bounds.reserved_by_class(CONF, kept.mb),
                  kept.option)
     machine = (host.parse(machine_text) if machine_text is not None else
@@ -128,7 +133,8 @@ def report(machine_text=None, flavors=()):
                host.ask_kernel())
     stock = host.stock_inventory(machine, CONF, kept.mb)
     bounded = bounds.apply(
-        stock, bounds.limits(budget, unlimited), {})
+        stock, bounds.limits(budget, unlimited), {},
+        closed=budget.terminating)
     warning = bounds.warn_of_ratio(
         bounded.get(bounds.MEMORY_MB),
         bounds.limits(budget, unlimited)[bounds.MEMORY_MB],
@@ -138,10 +144,15 @@ def report(machine_text=None, flavors=()):
                     'source': machine.source},
         'budget': budget.as_dict(),
         'inventory': bounded,
-        'warnings': ([f'stale: {state.problem}'] if state.stale else []) +
-        bounds.list_warnings(budget, stock, host.count_dedicated(machine)) +
-        ([warning] if warning else []),
-        'notes': notes(),
+        'warnings': [
+            *([f'stale: {state.problem}'] if state.stale else []),
+            *(line.text for line in messages.for_change(
+                None, watcher.State(budget), unlimited)
+              if line.type == messages.WARNING),
+            *bounds.list_warnings(budget, stock,
+                                  host.count_dedicated(machine)),
+            *([warning] if warning else [])],
+        'notes': notes(bounded),
     }
     if sizes:
         result['flavors'] = [
@@ -150,13 +161,23 @@ def report(machine_text=None, flavors=()):
     return result, budget
 
 
-def notes():
+def notes(inventory):
     """Return what to know of the figures that is no reason to worry."""
-    if pod_reserve.configured_mb(CONF)[0] is not None:
-        return []
-    return ['The memory reserved for other processes is the least: it is '
+    found = []
+    if pod_reserve.configured_mb(CONF)[0] is None:
+        found.append(
+            'The memory reserved for other processes is the least: it is '
             'measured where nova-compute runs, as [kubernetes] '
-            'reserved_memory_mb = auto.']
+            'reserved_memory_mb = auto.')
+    open_ = [resource_class for resource_class in inventory
+             if not CONF[host.RATIOS[resource_class]]]
+    if open_:
+        options = ' or '.join(host.RATIOS[each] for each in open_)
+        found.append(
+            f'The ratio of {" and ".join(open_)} is that of a new compute '
+            f'node. One that Placement knows already keeps its own, which '
+            f'nova-k8s status shows, unless [DEFAULT] {options} is set.')
+    return found
 
 
 def show(result, budget, out):
@@ -183,7 +204,13 @@ def show(result, budget, out):
     for line in result['notes']:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     if 'flavors' in result:
-        out.print(capacity.draw_table(result['flavors']))
+        memory = result['inventory'].get(bounds.MEMORY_MB)
+        for grid in capacity.draw_tables(
+                result['flavors'], memory['total'] if memory else 0):
+            out.print(grid)
+        out.print('What a guest costs is an estimate, and so is whether those '
+                  "that Nova's own driver takes would fit.", highlight=False,
+                  soft_wrap=True)
     for line in result['warnings']:
         out.print(f'Warning: {line}', highlight=False, markup=False,
                   soft_wrap=True)

@@ -28,18 +28,23 @@ from nova import context as nova_context
 from nova import objects
 from nova.objects import base as objects_base
 from nova import rpc
+from nova.scheduler.client import report as placement_client
 from nova import servicegroup
 from rich import console
 from rich import table
 from rich import text
 
 from nova_k8s.cmd import report
+from nova_k8s.confinement import cgroup
+from nova_k8s.elastic import mover
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
+from nova_k8s.inventory import host
+from nova_k8s.inventory import placement
 from nova_k8s.kube import client as kube_client
 from nova_k8s.kube import node as nodes
+from nova_k8s.limits import budget as budgets
 from nova_k8s.limits import checkpoint
-from nova_k8s.limits import messages
 from nova_k8s.limits import sources
 from nova_k8s.limits import watcher
 from nova_k8s.service import reasons
@@ -53,6 +58,7 @@ FOLLOWS = 'follows'
 BEHIND = 'behind'
 STALE = 'stale'
 ADMINISTRATOR = 'administrator'
+KEPT = 'kept'
 OFF = 'off'
 UNKNOWN = 'unknown'
 
@@ -71,11 +77,16 @@ class Nova:
     """What Nova knows of this compute node."""
 
     record: reasons.Record
+    uuid: str
+    """Of the service record."""
+
     up: bool
     last_seen: ty.Optional[datetime.datetime]
     vcpus: ty.Optional[int]
     memory_mb: ty.Optional[int]
     guests: int
+    provider: str
+    """UUID of its resource provider in Placement."""
 
 
 def add_parser(commands):
@@ -106,14 +117,20 @@ def run(args):
 def status():
     """Return what scripts get to see."""
     now = datetime.datetime.now(datetime.timezone.utc)
-    state, problem = limits()
     kept = _kept()
+    state, problem = limits(kept and kept[0])
     name = kube_client.node_name(CONF, os.environ) or (
         state and state.budget and state.budget.node_name)
     node, node_state = _node(name)
     nova, nova_problem = _within(
         CONF.kubernetes.api_timeout, "Nova's conductor", ask_nova)
-    known = records.File(CONF.state_path, CONF.host, name).load()
+    inventory, inventory_problem = None, nova_problem
+    if nova:
+        inventory, inventory_problem = _within(
+            CONF.kubernetes.api_timeout, 'Placement',
+            lambda: ask_placement(nova.provider))
+    known = nova and records.File(
+        CONF.state_path, CONF.host, name).load(nova.uuid)
     found = {
         'kubernetes': {
             'node': name,
@@ -138,6 +155,9 @@ def status():
             'read_at': kept[1],
             'age_seconds': _age(kept[1], now),
         },
+        'placement': inventory and {
+            resource_class: inventory[resource_class]
+            for resource_class in host.RATIOS if resource_class in inventory},
         'libvirt': {'guests': _within(CONF.kubernetes.api_timeout, 'libvirt',
                                       _libvirt_guests)[0]},
     }
@@ -148,6 +168,8 @@ def status():
         _ready(node, node_state, nova, known, lost, now),
         _limits(state, problem, nova, kept, lost),
         _budget(found['budget'], kept, state),
+        *_elastic(state),
+        _ratios(found['placement'], inventory_problem),
         _guests(found, lost))]
     return found
 
@@ -189,16 +211,36 @@ def ask_nova():
     found = objects.Service.get_by_compute_host(context, CONF.host)
     nodes_ = objects.ComputeNodeList.get_all_by_host(context, CONF.host)
     return Nova(
-        reasons.Record(found.disabled, found.disabled_reason),
+        reasons.Record(found.disabled, found.disabled_reason), found.uuid,
         servicegroup.API().service_is_up(found), found.last_seen_up,
         nodes_[0].vcpus, nodes_[0].memory_mb,
-        len(objects.InstanceList.get_uuids_by_host(context, CONF.host)))
+        len(objects.InstanceList.get_uuids_by_host(context, CONF.host)),
+        nodes_[0].uuid)
 
 
-def limits():
-    """Return (follow.State, None), or (None, why the limits are not known)."""
+def ask_placement(provider):
+    """Return the inventory that Placement has, by resource class.
+
+    :raises errors.Unreadable: when it answers something else
+    """
+    answer = placement_client.report_client_singleton().get(
+        f'/resource_providers/{provider}/inventories',
+        version=placement.VERSION)
+    if answer.status_code != 200:
+        raise errors.Unreadable(
+            f'answered {answer.status_code} on resource provider {provider}')
+    return answer.json()['inventories']
+
+
+def limits(known):
+    """Return (watcher.State, None), or (None, why the limits are not known).
+
+    :param known: the Budget that nova-compute goes by, or None
+    """
     try:
-        return watcher.State(sources.from_conf(CONF).read()), None
+        return watcher.State(watcher.read_first(
+            sources.from_conf(CONF), 0, known=known,
+            enforced=cgroup.enforced_from_conf(CONF) or watcher.nothing)), None
     except errors.LimitsError as exc:
         return None, str(exc)
 
@@ -308,7 +350,7 @@ def _limits(state, problem, nova, kept, lost):
         word = f'{BEHIND}: nova-compute has not seen it'
     else:
         word = FOLLOWS
-    return Part('limits', messages.describe(state.budget), shown, word)
+    return Part('limits', budgets.describe(state.budget), shown, word)
 
 
 def _fits(budget, nova):
@@ -323,14 +365,61 @@ def _fits(budget, nova):
                    (bounds.MEMORY_MB, nova.memory_mb)))
 
 
+def _elastic(state):
+    """The boundary, as nova-compute saw it last; nothing where it is off."""
+    if not CONF.kubernetes.elastic:
+        return ()
+    pod = state and state.budget and state.budget.pod
+    seen = pod and mover.load(CONF, pod.uid)
+    if not seen:
+        return (Part('boundary', '?', '?',
+                     f'{UNKNOWN}: nova-compute has not looked yet'),)
+    shown = {name: '%s MiB, %g cores' % (amount[0], amount[1] / 1000)
+             for name, amount in seen.items() if isinstance(amount, list)}
+    return (Part(
+        'boundary',
+        '\n'.join(f'{word} {shown[name]}' for word, name in (
+            ('min', 'smallest'), ('wished', 'wished'),
+            ('allocated', 'allocated'), ('enforced', 'enforced'),
+            ('max', 'largest'))),
+        f'used {shown["used"]}', seen['why']),)
+
+
 def _budget(found, kept, state):
     if not found:
         return Part('budget', '', 'none kept',
                     OFF if CONF.kubernetes.limits_from != 'api' else UNKNOWN)
     same = state and kept[0] == state.budget
-    return Part('budget', '', f'{messages.describe(kept[0])}, of '
+    return Part('budget', '', f'{budgets.describe(kept[0])}, of '
                               f'{words(found["age_seconds"])} ago',
                 FOLLOWS if same else STALE)
+
+
+def _ratios(inventory, problem):
+    """How often Placement sells what is there.
+
+    A new inventory begins with initial_..._allocation_ratio; one that is there
+    keeps its own, which may have been set through Placement's API.
+    """
+    if problem:
+        return Part('ratios', '', '?', problem)
+    behind, kept = [], []
+    for resource_class, record in inventory.items():
+        name = host.RATIOS[resource_class]
+        if CONF[name]:
+            if record['allocation_ratio'] != CONF[name]:
+                behind.append(f'{name} = {CONF[name]}')
+        elif record['allocation_ratio'] != CONF[f'initial_{name}']:
+            kept.append(f'not initial_{name} = {CONF[f"initial_{name}"]}, '
+                        f'which a new inventory has; {name} would count')
+    state = FOLLOWS
+    if behind:
+        state = f'{BEHIND}: [DEFAULT] {", ".join(behind)}'
+    elif kept:
+        state = f'{KEPT}: {", ".join(kept)}'
+    return Part('ratios', '', ', '.join(
+        f'{resource_class} {record["allocation_ratio"]}'
+        for resource_class, record in inventory.items()), state)
 
 
 def _guests(found, lost):

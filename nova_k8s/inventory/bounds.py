@@ -50,6 +50,19 @@ def limits(budget, unlimited):
             MEMORY_MB: no_limit if memory_mb is None else memory_mb}
 
 
+def cap(limits, most):
+    """Return the limits, none above what there is to be soon.
+
+    :param limits: as from limits()
+    :param most: (MiB, millicores), or None
+    """
+    if most is None:
+        return limits
+    mine = {MEMORY_MB: most[0], VCPU: most[1] // 1000}
+    return {name: mine[name] if limit is None else min(limit, mine[name])
+            for name, limit in limits.items()}
+
+
 def total(machine, limit, last):
     """Return (total, closed) of one resource class.
 
@@ -69,7 +82,8 @@ def total(machine, limit, last):
     return bounded, False
 
 
-def apply(stock, limits, last, reserved_mb=None, largest=None):
+def apply(stock, limits, last, reserved_mb=None, largest=None,
+          closed=False):
     """Return the inventory of the compute node, within the limits.
 
     :param stock: the records of Nova's driver by resource class
@@ -78,6 +92,7 @@ def apply(stock, limits, last, reserved_mb=None, largest=None):
     :param reserved_mb: what is reserved of MEMORY_MB, where that is not what
         Nova's driver reserves
     :param largest: by resource class, the largest allocation that is here
+    :param closed: nothing new may be placed, whatever the limits are
     """
     inventory = dict(stock)
     for resource_class, limit in limits.items():
@@ -90,9 +105,11 @@ def apply(stock, limits, last, reserved_mb=None, largest=None):
         if record and reserved_mb is not None and (
                 resource_class == MEMORY_MB):
             record = dict(record, reserved=reserved_mb)
+        bounded, full = total(machine, limit,
+                              before['total'] if before else 0)
         inventory[resource_class] = _bound_record(
             record or before, (largest or {}).get(resource_class, 0),
-            *total(machine, limit, before['total'] if before else 0))
+            bounded, full or closed)
     return inventory
 
 
@@ -113,14 +130,25 @@ def _bound_record(record, largest, total, closed):
 
 def check(budget, unlimited, reserved,
           memory_option='reserved_host_memory_mb'):
-    """Refuse what is not enough to start a compute node with.
+    """Refuse what is not enough for a compute node to begin with.
+
+    :raises errors.Refused: with what find_shortage() returns
+    """
+    problem = find_shortage(budget, unlimited, reserved, memory_option)
+    if problem:
+        raise errors.Refused(problem)
+
+
+def find_shortage(budget, unlimited, reserved,
+                  memory_option='reserved_host_memory_mb'):
+    """Return why a budget leaves nothing for guests, or None.
 
     :param reserved: by resource class, what is kept from guests
     :param memory_option: the option that says so of MEMORY_MB
-    :raises errors.Refused: with the field and the option to set
+    :returns: a line with the field and the option to set
     """
     if budget.missing and unlimited != 'host':
-        raise errors.Refused(
+        return (
             f'{budget.source}: no limit is set at '
             f'{" and ".join(budget.missing)}; set one, or [kubernetes] '
             f'unlimited = host to offer the whole machine')
@@ -133,16 +161,17 @@ def check(budget, unlimited, reserved,
         field = f'resources.limits.{FIELDS[resource_class]}'
         unit = units[resource_class]
         if limit < 1:
-            raise errors.Refused(
+            return (
                 f'{budget.source}: {field} is below one {unit}, which leaves '
                 f'nothing for guests; raise it, or name another container in '
                 f'[kubernetes] container')
         if limit < reserved[resource_class]:
-            raise errors.Refused(
+            return (
                 f'{budget.source}: {field} is {limit} {unit}, below the '
                 f'{reserved[resource_class]} that '
                 f'{options[resource_class]} keeps from guests; raise the '
                 f'limit or lower {options[resource_class]}')
+    return None
 
 
 def list_warnings(budget, stock, dedicated=0):

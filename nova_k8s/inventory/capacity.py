@@ -103,20 +103,29 @@ def describe(records, size, settings, ahead=1):
     }
 
 
-def draw_table(results):
-    """The same for people."""
-    grid = rich_table.Table(
-        caption=f'stock: with Nova\'s own driver and its reserved '
-                f'{STOCK_RESERVED_MB} MiB')
-    for heading in ('vCPUs', 'memory', 'overhead', 'fit', 'bounded by',
-                    'left over', 'stock', 'needs', 'survives'):
-        grid.add_column(heading, justify='right')
+def draw_tables(results, limit_mb):
+    """The same for people, within 80 columns.
+
+    :param limit_mb: of memory
+    """
+    ours = _grid('vCPUs', 'memory', 'overhead', 'fit', 'bounded by',
+                 'left over')
+    stock = _grid('vCPUs', 'memory', 'placed', 'need', 'limit', 'estimate')
+    stock.title = f"Nova's own driver, {STOCK_RESERVED_MB} MiB reserved"
     for each in results:
-        stock = each['stock']
-        grid.add_row(
-            str(each['vcpus']), f'{each["memory_mb"]} MiB',
-            f'{each["overhead_mb"]} MiB', str(each['fit']),
-            each['bounded_by'], f'{each["left_mb"]} MiB',
-            str(stock['fit']), f'{stock["needs_mb"]} MiB',
-            'yes' if stock['survives'] else 'no: out of memory')
+        size = str(each['vcpus']), f'{each["memory_mb"]} MiB'
+        ours.add_row(
+            *size, f'{each["overhead_mb"]} MiB', str(each['fit']),
+            each['bounded_by'], f'{each["left_mb"]} MiB')
+        stock.add_row(
+            *size, str(each['stock']['fit']),
+            f'{each["stock"]["needs_mb"]} MiB', f'{limit_mb} MiB',
+            'fits' if each['stock']['survives'] else 'out of memory')
+    return ours, stock
+
+
+def _grid(*headings):
+    grid = rich_table.Table()
+    for heading in headings:
+        grid.add_column(heading, justify='right')
     return grid

@@ -20,14 +20,29 @@ from nova_k8s import errors
 from nova_k8s.kube import client as kube_client
 
 
-def choose_name(conf, environ, budget):
+def find(host):
+    """Return the objects.ComputeNode that Nova has of a host."""
+    try:
+        return list(objects.ComputeNodeList.get_all_by_host(
+            nova_context.get_admin_context(), host))
+    except exception.ComputeHostNotFound:
+        return []
+
+
+def choose_name(conf, environ, budget, known=()):
     """Return the name of the compute node; None for libvirt's.
 
     :param conf: nova.conf.CONF
+    :param budget: budget.Budget, or None where there is none now
+    :param known: as from find()
     :raises errors.Refused: in a pod that does not know its node
     """
     name = (conf.kubernetes.hypervisor_hostname or
-            kube_client.node_name(conf, environ) or budget.node_name)
+            kube_client.node_name(conf, environ) or
+            (budget and budget.node_name))
+    if not name and not budget and known:
+        # What the limits told at the last start, or libvirt.
+        name = known[0].hypervisor_hostname
     if not name and 'KUBERNETES_SERVICE_HOST' in environ:
         raise errors.Refused(
             'The name of the Kubernetes node is not known, and the host '
@@ -38,25 +53,23 @@ def choose_name(conf, environ, budget):
     return name
 
 
-def check_name(host, name):
+def check_name(host, name, known):
     """Refuse to become a second compute node beside a running one.
 
     Nova itself refuses too, but cannot name the way out.
 
     :param host: [DEFAULT] host
     :param name: of the compute node, or None
+    :param known: as from find()
     :raises errors.Refused: with the option to set
     """
     if not name:
         return
-    context = nova_context.get_admin_context()
-    try:
-        nodes = objects.ComputeNodeList.get_all_by_host(context, host)
-    except exception.ComputeHostNotFound:
-        _check_host(context, host, name)
+    if not known:
+        _check_host(nova_context.get_admin_context(), host, name)
         return
-    names = [node.hypervisor_hostname for node in nodes]
-    if names and name not in names:
+    names = [node.hypervisor_hostname for node in known]
+    if name not in names:
         raise errors.Refused(
             f'Nova knows the compute node of host {host} as '
             f'{", ".join(names)}, and now it would be {name}. '

@@ -14,16 +14,29 @@
 """The machine, and what Nova's driver reports of it before any limit."""
 
 import dataclasses
+import time
 
 import libvirt
 from nova import exception
 from nova.virt import hardware
+from oslo_log import log as logging
 import psutil
 
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.limits import budget
 from nova_k8s.limits import quantity
+
+LOG = logging.getLogger(__name__)
+
+# Seconds between two attempts to reach libvirt.
+_WAIT = 1
+
+
+# Nova's options for the allocation ratio, each of which has one beside it,
+# initial_..., for an inventory that Placement does not have yet.
+RATIOS = {bounds.VCPU: 'cpu_allocation_ratio',
+          bounds.MEMORY_MB: 'ram_allocation_ratio'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +84,18 @@ def ask_libvirt(uri):
     return Machine(info[2], info[1], f'libvirt at {uri}')
 
 
+def await_libvirt(uri):
+    """Block until libvirt answers.
+
+    In a pod of its own it may come later, and Nova's driver does not wait.
+    """
+    if ask_libvirt(uri):
+        return
+    LOG.warning('Waiting for libvirt at %s, which does not answer yet', uri)
+    while not ask_libvirt(uri):
+        time.sleep(_WAIT)
+
+
 def ask_kernel():
     """Return the machine that this runs on, as the kernel tells it."""
     return Machine(psutil.cpu_count(),
@@ -99,12 +124,8 @@ def stock_inventory(machine, conf, reserved_mb):
         bounds.MEMORY_MB: (conf.libvirt.file_backed_memory or
                            machine.memory_mb),
     }
-    ratios = {
-        bounds.VCPU: (conf.cpu_allocation_ratio or
-                      conf.initial_cpu_allocation_ratio),
-        bounds.MEMORY_MB: (conf.ram_allocation_ratio or
-                           conf.initial_ram_allocation_ratio),
-    }
+    ratios = {resource_class: conf[name] or conf[f'initial_{name}']
+              for resource_class, name in RATIOS.items()}
     reserved = bounds.reserved_by_class(conf, reserved_mb)
     return {
         resource_class: {

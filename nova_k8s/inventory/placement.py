@@ -53,6 +53,20 @@ def differ(present, wanted):
             merge(present, wanted) != present)
 
 
+def usages(client, provider):
+    """Return what is allocated of a provider, by resource class.
+
+    :raises errors.NotWritten: when Placement does not answer
+    """
+    url = f'/resource_providers/{provider}/usages'
+    answer = client.get(url, version=VERSION)
+    if answer.status_code != 200:
+        raise errors.NotWritten(
+            f'Placement answered {answer.status_code} to {url}: '
+            f'{" ".join(answer.text.split())}')
+    return answer.json()['usages']
+
+
 def write(client, provider, wanted, given_up):
     """Have Placement have what is wanted.
 

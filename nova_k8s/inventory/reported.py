@@ -39,11 +39,17 @@ class Reported:
     :param budget: returns the present budget.Budget, or None where it was
         lost
     :param unlimited: [kubernetes] unlimited
+    :param known: the objects.ComputeNode that Nova has; None where it has none
     """
 
-    def __init__(self, budget, unlimited):
+    def __init__(self, budget, unlimited, known=None):
         self._budget = budget
         self._unlimited = unlimited
+        # What is to be reserved of MEMORY_MB, and what of it for others than
+        # guests; None for what Nova's driver reserves.
+        self.reserved_mb = self.others_mb = lambda: None
+        # What the pod is about to shrink to: (MiB, millicores), or None.
+        self.cap = lambda: None
         # accounting.accounts.Accounts; None for what Nova's driver reserves.
         self.accounts = None
         # Whether Placement may have something else than what was told: a
@@ -52,11 +58,42 @@ class Reported:
         # What Nova's driver said last, before any limit.
         self._stock = {}
         self._records = {}
+        # The totals of the last start, for a node that starts closed: a class
+        # that is allocated stays as it is.
+        self._totals = {
+            resource_class: getattr(known, field)
+            for resource_class, field in COMPUTE_NODE_FIELDS
+        } if known else {}
         self._warned = None
 
     @property
     def limits(self):
-        return bounds.limits(self._budget(), self._unlimited)
+        return bounds.cap(bounds.limits(self._budget(), self._unlimited),
+                          self.cap())
+
+    def ratio(self, resource_class):
+        """How often Placement sells one of it."""
+        return self._records.get(resource_class, {}).get(
+            'allocation_ratio') or 1.0
+
+    @property
+    def records(self):
+        """What was told last, by resource class."""
+        return dict(self._records)
+
+    def is_told(self):
+        """Whether Placement has what is to be reported, for certain."""
+        return claims.locked(self._is_told)
+
+    def _is_told(self):
+        return not self._unsure and not placement.differ(
+            self._records, self._wanted())
+
+    @property
+    def closed(self):
+        """Guests stay, and no new ones come: their pod is being deleted."""
+        present = self._budget()
+        return bool(present and present.terminating)
 
     def memory_limit_mb(self):
         """What guests and others may use together, in MiB; None without."""
@@ -83,11 +120,10 @@ class Reported:
         """
         limits = self.limits
         for resource_class, field in COMPUTE_NODE_FIELDS:
-            before = self._records.get(resource_class)
-            if data[field] or before:
+            last = self._last_total(resource_class)
+            if data[field] or last:
                 data[field] = bounds.total(
-                    data[field], limits[resource_class],
-                    before['total'] if before else 0)[0]
+                    data[field], limits[resource_class], last)[0]
 
     def bound(self, stock):
         """Return (records to report, whether others are to be published).
@@ -114,15 +150,24 @@ class Reported:
                in stock.items() if resource_class not in bounds.FIELDS},
             **self._records}, changed
 
+    def _last_total(self, resource_class):
+        record = self._records.get(resource_class)
+        return (record['total'] if record
+                else self._totals.get(resource_class) or 0)
+
     def _wanted(self):
         """The records to report of what the pod's limits bound."""
+        last = self._records or {
+            resource_class: dict(record, total=self._totals[resource_class])
+            for resource_class, record in self._stock.items()
+            if self._totals.get(resource_class)}
         reserved_mb, largest = None, None
         if self.accounts:
             reserved_mb = self.accounts.reserved_mb()
             largest = dict(zip((bounds.VCPU, bounds.MEMORY_MB),
                                self.accounts.largest()))
-        bounded = bounds.apply(self._stock, self.limits, self._records,
-                               reserved_mb, largest)
+        bounded = bounds.apply(self._stock, self.limits, last,
+                               reserved_mb, largest, self.closed)
         return {resource_class: bounded[resource_class]
                 for resource_class in bounds.FIELDS
                 if resource_class in bounded}

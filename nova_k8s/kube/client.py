@@ -25,6 +25,11 @@ import yaml
 
 from nova_k8s import errors
 
+# What the client raises for a kubeconfig, or the files of a service account,
+# that it cannot use.
+NOT_LOADED = (config.ConfigException, OSError, ValueError, TypeError,
+              AttributeError, KeyError, yaml.YAMLError)
+
 _NAMESPACE_FILE = '/var/run/secrets/kubernetes.io/serviceaccount/namespace'
 
 
@@ -33,17 +38,10 @@ def api_client(conf):
 
     :raises errors.Refused: when there is neither a cluster nor a kubeconfig
     """
-    configuration = client.Configuration()
     options = conf.kubernetes
     try:
-        if options.kubeconfig:
-            config.load_kube_config(
-                options.kubeconfig, client_configuration=configuration,
-                persist_config=False)
-        else:
-            config.load_incluster_config(client_configuration=configuration)
-    except (config.ConfigException, OSError, ValueError, TypeError,
-            AttributeError, KeyError, yaml.YAMLError) as exc:
+        return connect(options.kubeconfig)
+    except NOT_LOADED as exc:
         if options.kubeconfig:
             raise errors.Refused(
                 f'[kubernetes] kubeconfig {options.kubeconfig}: '
@@ -51,6 +49,21 @@ def api_client(conf):
         raise errors.Refused(
             f'No service account of a pod here ({exc}); set [kubernetes] '
             f'kubeconfig, or limits_from = manifest') from None
+
+
+def connect(kubeconfig):
+    """Return a kubernetes.client.ApiClient, which has not connected yet.
+
+    :param kubeconfig: path, or None for the service account of the pod
+    :raises: one of NOT_LOADED
+    """
+    configuration = client.Configuration()
+    if kubeconfig:
+        config.load_kube_config(
+            kubeconfig, client_configuration=configuration,
+            persist_config=False)
+    else:
+        config.load_incluster_config(client_configuration=configuration)
     # A repetition is the caller's affair: urllib3's own would hide for how
     # long nothing was heard.
     configuration.retries = False
@@ -72,9 +85,27 @@ def namespace(conf, environ):
 
 
 def pod_name(conf, environ):
-    """The name of this pod: option, POD_NAME, host name."""
-    return (conf.kubernetes.pod_name or environ.get('POD_NAME') or
-            socket.gethostname())
+    """The name of the pod: guests' pod, option, POD_NAME, host name."""
+    return (guests_pod(conf, environ) or conf.kubernetes.pod_name or
+            environ.get('POD_NAME') or socket.gethostname())
+
+
+def guests_pod_name(node):
+    """Return the name of the guests' pod of a node."""
+    return f'guests-{node}'
+
+
+def guests_pod(conf, environ):
+    """The name of the guests' pod where its limits count, or None.
+
+    Either this driver makes it, or somebody else has.
+    """
+    options = conf.kubernetes
+    node = node_name(conf, environ)
+    if options.limits_from != 'api' or options.pod_selector or not node:
+        return None
+    name = guests_pod_name(node)
+    return name if options.guests_pod or options.pod_name == name else None
 
 
 def node_name(conf, environ):
@@ -127,9 +158,22 @@ def shown(text):
     return re.sub(r'(\w+://)?\S*@', r'\1', text)
 
 
+def is_timeout(exc):
+    """Whether an error of the client says that there was no answer."""
+    exc = getattr(exc, 'reason', exc)
+    return isinstance(exc, urllib3.exceptions.TimeoutError) and not (
+        # Of some releases it is one, and says that nobody listens.
+        isinstance(exc, urllib3.exceptions.NewConnectionError))
+
+
 def explain(exc, host):
     """Return one line on an error of the client, for an operator."""
     host = shown(host)
+    if isinstance(exc, AttributeError) and isinstance(
+            exc.__context__, client.ApiException):
+        # Before its release 37, the client stumbles over an error without an
+        # answer, as TLS has them.
+        exc = exc.__context__
     if isinstance(exc, client.ApiException) and exc.status:
         try:
             message = json.loads(exc.body)['message']

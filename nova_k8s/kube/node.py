@@ -15,6 +15,7 @@
 
 import dataclasses
 import functools
+import typing as ty
 
 from oslo_log import log as logging
 
@@ -47,6 +48,11 @@ class Node:
     cordoned: bool = False
     ready: bool = True
     shutting_down: bool = False
+    annotations: ty.Mapping[str, str] = dataclasses.field(
+        default_factory=dict, compare=False)
+    allocatable: ty.Mapping[str, str] = dataclasses.field(
+        default_factory=dict, compare=False)
+    """Quantities by resource."""
 
 
 def from_dict(body):
@@ -56,7 +62,8 @@ def from_dict(body):
     """
     try:
         metadata = body['metadata']
-        conditions = (body.get('status') or {}).get('conditions') or []
+        status = body.get('status') or {}
+        conditions = status.get('conditions') or []
         ready = {condition['type']: condition
                  for condition in conditions}.get('Ready') or {}
         # Unknown is what the control plane writes when a kubelet is silent.
@@ -67,8 +74,10 @@ def from_dict(body):
             shutting_down=(
                 ready.get('status') == 'False' and
                 ready.get('reason') == _NOT_READY_REASON and
-                _SHUTTING_DOWN_MESSAGE in (ready.get('message') or '')))
-    except (AttributeError, KeyError, TypeError):
+                _SHUTTING_DOWN_MESSAGE in (ready.get('message') or '')),
+            annotations=dict(metadata.get('annotations') or {}),
+            allocatable=dict(status.get('allocatable') or {}))
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise errors.Unreadable(
             'What the API server answers is no node') from None
 
@@ -137,6 +146,21 @@ class Source:
                 f'NODE_NAME in the environment from spec.nodeName, or '
                 f'[kubernetes] node_name')
         return from_dict(nodes[0])
+
+
+class Unknown:
+    """Stands for a node that cannot be followed: there is nothing against it.
+
+    What else disables a compute service, does so all the same.
+    """
+
+    name = None
+
+    def latest(self):
+        return Node(None, None)
+
+    def watch(self, changed, stop):
+        stop.wait()
 
 
 def from_conf(conf, name):

@@ -16,6 +16,10 @@
 A thin layer over kubernetes.informer.SharedInformer, which lists, watches
 and resumes. It reconnects at once and for ever, waits for ever on a
 connection that hangs, and tells failures to its log only.
+
+A watch on which nothing happens and one of a server that hangs look the same.
+So the server is asked the same list now and then, on a connection of its own
+that is kept: what is in the answer does not matter, that there is one does.
 """
 
 import json
@@ -96,6 +100,9 @@ class Watch:
         self._host = ''
         self._opened = None
         self._probation = threading.Timer(0, self._works)
+        # For the question whether the server answers at all.
+        self._kept = None
+        self._silent = False
 
     def list(self):
         """Ask the API server; return (objects as dicts, resource version).
@@ -141,10 +148,12 @@ class Watch:
             self._informer.add_event_handler(event, self._works)
         self._informer.add_event_handler(informer.ERROR, self._failed)
         self._informer.start()
-        while not stop.wait(min(PERIOD, SILENCE)):
+        while not stop.wait(min(PERIOD, SILENCE, self._timeout)):
             # A new thread if it ended: by an exception outside of what the
             # informer guards.
             self._informer.start()
+            if self._silent or not self._problem:
+                self._ask_whether_it_answers()
         self._informer.stop()
         self._probation.cancel()
 
@@ -156,6 +165,24 @@ class Watch:
     def _get(self, api, timeout, **query):
         return kube_client.call(api, 'GET', self._path, timeout=timeout,
                                 **query)
+
+    def _ask_whether_it_answers(self):
+        try:
+            self._kept = self._kept or self._new_api()
+            self._get(self._kept, self._timeout, **self._query)
+        except Exception as exc:
+            # Any answer will do, a refusal too: of those, and of a connection
+            # that is not made, the watch tells.
+            if not getattr(exc, 'status', None):
+                self._kept = None
+                if kube_client.is_timeout(exc):
+                    self._silent = True
+                    self._problem = (f'{self._what}: '
+                                     f'{kube_client.explain(exc, self._host)}')
+                    self._changed()
+                return
+        if self._silent:
+            self._works()
 
     def _list_or_watch(self):
         def list_or_watch(watch=False, **query):
@@ -205,6 +232,7 @@ class Watch:
         self._probation.cancel()
         self._failures = 0
         self._problem = None
+        self._silent = False
         self._changed()
 
     def _failed(self, exc):
@@ -218,6 +246,7 @@ class Watch:
         if (self._failures > SILENT_FAILURES and
                 getattr(exc, 'status', None) != 410):
             self._problem = problem
+            self._silent = False
             self._changed()
         # Sixteen: a thousand doublings, half a day, are too much for a float.
         longest = min(LAST_DELAY,

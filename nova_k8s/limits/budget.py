@@ -52,6 +52,33 @@ class Budget:
     node_name: ty.Optional[str] = None
     """spec.nodeName of the pod, where it is known."""
 
+    deletion_time: ty.Optional[str] = None
+    """By when the pod is to be gone, while somebody deletes it.
+
+    metadata.deletionTimestamp, as Kubernetes writes it: the time of the
+    request and the grace period.
+    """
+
+    generation: ty.Optional[int] = dataclasses.field(
+        default=None, compare=False)
+    """metadata.generation: how often the spec has changed."""
+
+    resizing: ty.Optional[str] = dataclasses.field(
+        default=None, compare=False)
+    """Why its status may not show yet what is in force."""
+
+    unconfirmed: ty.Optional[str] = dataclasses.field(
+        default=None, compare=False)
+    """Why nothing tells whether a growth is in force."""
+
+    withheld: ty.Optional[str] = dataclasses.field(
+        default=None, compare=False)
+    """What was said beyond these limits, and why it does not count."""
+
+    resize_error: ty.Optional[str] = dataclasses.field(
+        default=None, compare=False)
+    """Why the kubelet does not do a resize that it has accepted."""
+
     resize_pending: ty.Optional[str] = dataclasses.field(
         default=None, compare=False)
     """Why the kubelet has not accepted a resize that the spec wishes."""
@@ -59,6 +86,11 @@ class Budget:
     pod: ty.Optional['Reference'] = dataclasses.field(
         default=None, compare=False)
     """The pod in the cluster that it was read from."""
+
+    @property
+    def terminating(self):
+        """The pod is being deleted: its guests stay, no new ones may come."""
+        return self.deletion_time is not None
 
     @property
     def cpu_cores(self):
@@ -80,6 +112,15 @@ class Budget:
             'ephemeral_storage_bytes': self.ephemeral_storage_bytes,
             'source': self.source,
         }
+
+
+def describe(found):
+    """The limits in words."""
+    cpu, memory_mb = found.cpu_millicores, found.memory_mb
+    return '%s and %s' % (
+        'no CPU limit' if cpu is None else f'{cpu} millicores of CPU',
+        'no memory limit' if memory_mb is None
+        else f'{memory_mb} MiB of memory')
 
 
 def find_shortfall(budget, unlimited):

@@ -62,7 +62,11 @@ _SCHEMA = {
                 'missing': {'type': 'array', 'items': {'type': 'string'}},
                 'caveats': {'type': 'array', 'items': {'type': 'string'}},
                 'node_name': _TEXT,
-                'resize_pending': _TEXT,
+                'deletion_time': _TEXT,
+                'generation': _AMOUNT,
+                **dict.fromkeys(
+                    ('resizing', 'unconfirmed', 'withheld', 'resize_error',
+                     'resize_pending'), _TEXT),
                 'pod': {
                     'type': ['object', 'null'],
                     'additionalProperties': False,
@@ -76,36 +80,47 @@ _SCHEMA = {
 }
 
 
-def start(conf, source):
+def start(conf, source, enforced=watcher.nothing, closed=False):
     """Return the watcher.State to start with, and keep it.
 
-    :raises errors.LimitsError: as resume()
+    :param enforced: as for watcher.read_first()
+    :param closed: whether to start without a budget where there is none, as
+        a node that runs goes on without one
+    :raises errors.LimitsError: as resume(); with closed only what no node
+        that runs could have
     """
     try:
-        state = resume(conf, source)
-    except errors.Refused:
-        # Or what was before would be there again at the next start, once the
-        # API server is away.
-        forget(conf)
-        raise
+        state = resume(conf, source, enforced)
+    except errors.LimitsError as exc:
+        if isinstance(exc, errors.Refused) and not isinstance(
+                exc, errors.NotYet):
+            # Or what was before would be there again at the next start, once
+            # the API server is away.
+            forget(conf)
+        if not closed or isinstance(exc, errors.NoContainer):
+            raise
+        return watcher.State(None, str(exc))
     if not state.stale:
         # Also limits that are too small to start with: see above.
         save(conf, state.budget)
     return state
 
 
-def resume(conf, source):
+def resume(conf, source, enforced=watcher.nothing):
     """Return the watcher.State to go on with, and write nothing.
 
+    :param enforced: as for watcher.read_first()
     :raises errors.LimitsError: when the limits cannot be read and are not
         known from before, or are not fit for use
     """
     if conf.kubernetes.limits_from != 'api':
-        return watcher.State(watcher.read_first(source, 0))
-    known = load(conf)
+        return watcher.State(watcher.read_first(source, 0, enforced=enforced))
+    kept = load(conf)
+    known, read_at = kept or (None, None)
+    patience = conf.kubernetes.api_timeout
     try:
         return watcher.State(watcher.read_first(
-            source, 0 if known else conf.kubernetes.api_timeout))
+            source, 0 if known else patience, patience, known, enforced))
     except errors.Unreadable as exc:
         if not known:
             raise errors.Unreadable(
@@ -113,7 +128,7 @@ def resume(conf, source):
                 f'account of the pod, says which API server is asked'
             ) from None
         return watcher.State(
-            known[0], f'{exc}; the limits are those of {known[1]}')
+            known, f'{exc}; the limits are those of {read_at}')
 
 
 def path(conf):
@@ -131,7 +146,8 @@ def key(conf, environ=os.environ):
             'namespace': kube_client.namespace(conf, environ),
             'pod_name': options.pod_name,
             'pod_selector': options.pod_selector,
-            'container': options.container}
+            'container': options.container,
+            **({'guests_pod': True} if options.guests_pod else {})}
 
 
 def save(conf, present):

@@ -21,9 +21,11 @@ import typing as ty
 
 from nova_k8s import errors
 from nova_k8s.limits import budget
+from nova_k8s.limits import fields
+from nova_k8s.limits import pod_status
 from nova_k8s.limits import quantity
 
-# [kubernetes] container: the whole pod instead of one container.
+# [kubernetes] container: whichever container may use most.
 WHOLE_POD = '*'
 
 CPU = 'cpu'
@@ -33,10 +35,6 @@ MEMORY = 'memory'
 EPHEMERAL_STORAGE = 'ephemeral-storage'
 
 HUGEPAGES_PREFIX = 'hugepages-'
-
-# Reasons of the condition PodResizePending: the kubelet has not accepted the
-# resize, so the spec says what is wished and never what will be.
-_RESIZE_NOT_ACCEPTED = ('Deferred', 'Infeasible')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +47,7 @@ class _Container:
 
 def describe(pod):
     """Return 'Kind namespace/name' of an object, for messages."""
-    metadata = _mapping(pod.get('metadata'), 'metadata')
+    metadata = fields.mapping(pod.get('metadata'), 'metadata')
     name = errors.named(
         metadata.get('name') or metadata.get('generateName') or '?')
     namespace = metadata.get('namespace')
@@ -58,35 +56,40 @@ def describe(pod):
         f'{errors.named(namespace)}/{name}' if namespace else name)
 
 
-def parse(pod, container=None, read_from=''):
+def parse(pod, container=None, read_from='', running=False):
     """Return the Budget of a pod or of one of its containers.
 
     A growth counts when the status shows it, a shrink as soon as the spec
     wishes it: of the two, the smaller. A resize that is Deferred or
     Infeasible is no wish at all.
 
+    That is not all: the status follows seconds after the kernel. Whether it
+    can be believed stands in the Budget, see growth.follow().
+
     :param pod: the pod, as the dict that Kubernetes serialises
     :param container: name of a container or of a restartable init container;
-        WHOLE_POD for the pod's own limit or else the sum of its containers'.
-        Without one, the pod must have only one container.
+        WHOLE_POD for the most that one of them may use, because the guests
+        are all in one. Without any, the pod must have only one container.
     :param read_from: where the pod was read from, for messages
-    :raises errors.Refused: when the container is not there or not given
+    :param running: whether the container must run, as its status says
+    :raises errors.NoContainer: when the container is not there or not given
+    :raises errors.NotYet: when it does not run
     :raises errors.Unreadable: when the object is not a valid pod
     """
     who = 'Pod'
     try:
-        pod = _mapping(pod, 'the object')
+        pod = fields.mapping(pod, 'the object')
         who = describe(pod)
-        return _parse(pod, container, who, read_from)
+        return _parse(pod, container, who, read_from, running)
     except errors.LimitsError as exc:
         where = f' ({read_from})' if read_from else ''
         raise type(exc)(f'{who}{where}: {exc}') from None
 
 
-def _parse(pod, choice, who, read_from):
-    spec = _mapping(pod.get('spec'), 'spec')
-    status = _mapping(pod.get('status'), 'status')
-    pending = _resize_not_accepted(pod, status)
+def _parse(pod, choice, who, read_from, running):
+    spec = fields.mapping(pod.get('spec'), 'spec')
+    status = fields.mapping(pod.get('status'), 'status')
+    pending = pod_status.resize_not_accepted(pod, status)
     containers = _long_running(spec, status)
     _check_requests(spec, 'spec')
     pod_limits = _pod_limits(spec, status, pending)
@@ -98,23 +101,21 @@ def _parse(pod, choice, who, read_from):
         chosen = [_choose(containers, choice, spec)]
         who = f'{who}, container {chosen[0].name}'
 
+    if running:
+        pod_status.check_running(chosen, status)
     limits, missing = {}, []
     own = [_container_limits(c, pending) for c in chosen]
     for resource in (CPU, MEMORY, EPHEMERAL_STORAGE):
-        if choice == WHOLE_POD and resource in pod_limits:
-            limits[resource] = pod_limits[resource]
-            continue
         values = [_smaller(each.get(resource), pod_limits.get(resource))
                   for each in own]
         if None not in values:
-            limits[resource] = sum(values)
+            limits[resource] = max(values)
         elif resource != EPHEMERAL_STORAGE:
-            missing += [f'{c.path}.resources.limits.{resource}'
-                        for c, value in zip(chosen, values) if value is None]
+            missing += _missing(resource, chosen, values)
     hugepages = {}
     for resource in sorted({r for each in (*own, pod_limits) for r in each
                             if r.startswith(HUGEPAGES_PREFIX)}):
-        total = sum(each.get(resource, 0) for each in own)
+        total = max(each.get(resource, 0) for each in own)
         if resource in pod_limits:
             # Huge pages at the level of the pod are not divided among its
             # containers: one that names none may use them all.
@@ -135,12 +136,29 @@ def _parse(pod, choice, who, read_from):
         memory_request_bytes=_integer(requests[MEMORY]),
         missing=tuple(missing),
         node_name=errors.named(spec.get('nodeName') or '') or None,
-        resize_pending=pending,
+        deletion_time=pod_status.deletion_time(pod),
+        **pod_status.observed(pod, status),
+        resize_error=pod_status.resize_error(status),
+        resize_pending=pending.why,
         pod=_reference(pod))
 
 
+def _missing(resource, chosen, values):
+    """The paths of limits that are not set, of a resource."""
+    found = []
+    for each, value in zip(chosen, values):
+        if value is None:
+            path = f'{each.path}.resources.limits'
+            wished = _parse_all(fields.mapping(
+                each.spec.get('resources'), path), 'limits', each.path)
+            found.append(f'{path}.{resource}' + (
+                ' (0, which Kubernetes takes for none)'
+                if resource in wished else ''))
+    return found
+
+
 def _reference(pod):
-    metadata = _mapping(pod.get('metadata'), 'metadata')
+    metadata = fields.mapping(pod.get('metadata'), 'metadata')
     if not metadata.get('uid'):
         return None
     return budget.Reference('Pod', errors.named(metadata.get('name')),
@@ -152,13 +170,15 @@ def _long_running(spec, status):
     """The containers that run as long as the pod: not plain init ones."""
     statuses = {}
     for field in ('containerStatuses', 'initContainerStatuses'):
-        for i, each in enumerate(_list(status.get(field), f'status.{field}')):
-            each = _mapping(each, f'status.{field}[{i}]')
+        for i, each in enumerate(fields.sequence(
+                status.get(field), f'status.{field}')):
+            each = fields.mapping(each, f'status.{field}[{i}]')
             statuses[errors.named(each.get('name'))] = each
     found = []
     for field in ('containers', 'initContainers'):
-        for i, each in enumerate(_list(spec.get(field), f'spec.{field}')):
-            each = _mapping(each, f'spec.{field}[{i}]')
+        for i, each in enumerate(fields.sequence(
+                spec.get(field), f'spec.{field}')):
+            each = fields.mapping(each, f'spec.{field}[{i}]')
             if (field == 'initContainers' and
                     each.get('restartPolicy') != 'Always'):
                 continue
@@ -178,37 +198,21 @@ def _choose(containers, name, spec):
         for each in containers:
             if each.name == name:
                 return each
-        if any(_mapping(c, 'spec.initContainers').get('name') == name
+        if any(fields.mapping(c, 'spec.initContainers').get('name') == name
                for c in spec.get('initContainers') or []):
-            raise errors.Refused(
+            raise errors.NoContainer(
                 f'spec.initContainers[{name}] ends before the pod runs, its '
                 f'limits hold no guests; set [kubernetes] container to one of '
-                f'{names}, or to * for the whole pod')
-        raise errors.Refused(
+                f'{names}')
+        raise errors.NoContainer(
             f'spec.containers has no container {name}; set [kubernetes] '
-            f'container to one of {names}, or to * for the whole pod')
+            f'container to one of {names}')
     if len(containers) > 1:
-        raise errors.Refused(
+        raise errors.NoContainer(
             f'spec.containers has several containers; set [kubernetes] '
-            f'container to the one whose limits are meant for guests ({names})'
-            f', or to * for the whole pod')
+            f'container to the one whose limits are meant for guests '
+            f'({names})')
     return containers[0]
-
-
-def _resize_not_accepted(pod, status):
-    """Return the kubelet's reason, or None."""
-    generation = _mapping(pod.get('metadata'), 'metadata').get('generation')
-    for i, each in enumerate(_list(status.get('conditions'),
-                                   'status.conditions')):
-        each = _mapping(each, f'status.conditions[{i}]')
-        if (each.get('type') == 'PodResizePending' and
-                each.get('status') == 'True' and
-                each.get('reason') in _RESIZE_NOT_ACCEPTED and
-                # It may be about a wish that another one has replaced.
-                each.get('observedGeneration', generation) == generation):
-            return '%s: %s' % (each['reason'],
-                               errors.named(each.get('message') or '?'))
-    return None
 
 
 def _container_limits(container, pending):
@@ -227,13 +231,13 @@ def _pod_limits(spec, status, pending):
 
 def _effective(wished, status, path, pending):
     if status.get('resources') is None:
-        if pending and wished:
+        if pending.why and wished:
             raise errors.Unreadable(
-                f'{path}: a resize is {pending}, and what is in force is not '
-                f'told')
+                f'{path}: a resize is {pending.why}, and what is in force is '
+                f'not told')
         return wished
     actual = _amounts(status, 'limits', path)
-    if pending:
+    if pending.certain:
         return actual
     return {r: _smaller(wished.get(r), actual.get(r))
             for r in {*wished, *actual}}
@@ -258,7 +262,7 @@ def _amounts(holder, kind, path):
 
     A limit of 0 is none: the kubelet and the kernel take it so.
     """
-    resources = _mapping(holder.get('resources'), f'{path}.resources')
+    resources = fields.mapping(holder.get('resources'), f'{path}.resources')
     amounts = _parse_all(resources, kind, path)
     if kind == 'limits':
         return {r: v for r, v in amounts.items() if v}
@@ -268,7 +272,7 @@ def _amounts(holder, kind, path):
 def _parse_all(resources, kind, path):
     path = f'{path}.resources.{kind}'
     amounts = {}
-    for resource, value in _mapping(resources.get(kind), path).items():
+    for resource, value in fields.mapping(resources.get(kind), path).items():
         if not isinstance(resource, str):
             # YAML has keys that JSON has not.
             raise errors.Unreadable(
@@ -293,7 +297,7 @@ def _request(resource, choice, chosen, pod_requests, limits):
     if None in values:
         # It lives on what the pod has beside the others.
         return pod_requests.get(resource, limits.get(resource))
-    return sum(values)
+    return max(values)
 
 
 def _container_request(container, resource):
@@ -332,20 +336,3 @@ def _integer(amount, factor=1):
     # Kubernetes rounds up: of 0.9999 the kubelet makes 1000 millicores. Down
     # is the side that cannot promise more than the kernel gives.
     return None if amount is None else int(amount * factor)
-
-
-def _mapping(value, path):
-    if value is None:
-        return {}
-    if not isinstance(value, ty.Mapping):
-        raise errors.Unreadable(
-            f'{path}: {errors.shown(value)} is not an object')
-    return value
-
-
-def _list(value, path):
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise errors.Unreadable(f'{path}: {errors.shown(value)} is not a list')
-    return value

@@ -15,6 +15,7 @@
 import decimal
 import re
 
+from kubernetes.utils import duration as k8s_duration
 from kubernetes.utils import quantity as k8s_quantity
 
 from nova_k8s import errors
@@ -28,6 +29,14 @@ _GRAMMAR = re.compile(
 
 # The API server caps larger values at this one.
 _MAX = decimal.Decimal(2 ** 63 - 1)
+
+
+def parse_seconds(value):
+    """Return the seconds of a duration such as 1m30s.
+
+    :raises ValueError: when it is none
+    """
+    return k8s_duration.parse_duration(value).total_seconds()
 
 
 def parse(value, path):

@@ -11,9 +11,15 @@
 # under the License.
 
 
-"""What is known of the budget, and the worker that keeps it so."""
+"""What is known of the budget, and the worker that keeps it so.
+
+It looks at the source at each change, at once, so that no wish is missed: a
+shrink that lasts for a moment may be what the kernel has (see growth). What
+follows from it is told a little later, once for many.
+"""
 
 import dataclasses
+import threading
 import time
 import typing as ty
 
@@ -21,6 +27,7 @@ from oslo_log import log as logging
 
 from nova_k8s import errors
 from nova_k8s.limits import budget
+from nova_k8s.limits import growth
 from nova_k8s.util import worker
 
 LOG = logging.getLogger(__name__)
@@ -31,6 +38,9 @@ SETTLE = 0.05
 
 # Seconds until Nova is told again, when it could not be told.
 RETRY = 1
+
+# Seconds between looks at what the kernel enforces, which nobody tells of.
+LOOK_AGAIN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,27 +59,44 @@ class State:
         return bool(self.budget and self.problem)
 
 
-def read_first(source, timeout):
+def nothing():
+    """What the kernel enforces, where that cannot be seen."""
+    return None
+
+
+def read_first(source, timeout, patience=None, known=None, enforced=nothing):
     """Return the first budget.
 
     :param timeout: seconds to try for, while it cannot be read
+    :param patience: seconds to wait for limits that do not hold guests yet;
+        timeout by default
+    :param known: the budget of before, None for none
+    :param enforced: returns what the kernel enforces, as for growth.follow()
     :raises errors.LimitsError: the last one, when the time is over; at once
         when it could be read and is not fit for use
     """
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
+    if patience is None:
+        patience = timeout
     while True:
         try:
-            return source.read()
+            return growth.follow(known, source.read(), enforced())
         except errors.Unreadable:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= began + timeout:
                 raise
-            time.sleep(min(1, timeout / 10))
+        except errors.NotYet:
+            if time.monotonic() >= began + patience:
+                raise
+        time.sleep(min(1, max(timeout, patience) / 10))
 
 
-def look_again(source, state):
-    """Return the state after one more look at the source."""
+def look_again(source, state, enforced=nothing):
+    """Return the state after one more look at the source.
+
+    :param enforced: as for read_first()
+    """
     try:
-        return State(source.read())
+        return State(growth.follow(state.budget, source.read(), enforced()))
     except errors.Unreadable as exc:
         # Why it was lost is still why, whatever else fails meanwhile.
         return State(state.budget, str(exc)) if state.budget else state
@@ -85,10 +112,18 @@ class Watcher:
     :param tell: called once for each change, with the states before and after
     :param push: called after each change of the budget; may raise, and is
         then called again a little later
+    :param enforced: returns what the kernel enforces, as for growth.follow();
+        looked at now and then; None where it cannot be seen
     """
 
-    def __init__(self, source, state, tell, push):
+    def __init__(self, source, state, tell, push, enforced=None):
         self.state = state
+        # What is known, which is told and published a little later.
+        self._seen = state
+        # When it could be read last; the start counts.
+        self.read_at = time.monotonic()
+        self._looking = threading.Lock()
+        self._enforced = enforced
         self._source = source
         self._tell = tell
         self._push = push
@@ -105,19 +140,36 @@ class Watcher:
 
     def refresh(self):
         """Look at the source; return whether the budget is another one."""
-        before, after = self.state, look_again(self._source, self.state)
+        self._look()
+        before, after = self.state, self._seen
         self.state = after
         self._tell(before, after)
         return before.budget != after.budget
 
+    def _look(self):
+        with self._looking:
+            self._seen = look_again(self._source, self._seen,
+                                    self._enforced or nothing)
+            if not self._seen.problem:
+                self.read_at = time.monotonic()
+
     def _watch(self, changed, stop):
-        self._source.watch(changed, stop)
+        def look():
+            try:
+                self._look()
+            except Exception:
+                # The step looks too, and says it. This thread must go on.
+                pass
+            changed()
+        self._source.watch(look, stop)
 
     def _step(self):
         self._behind = self._refreshed() or self._behind
         if self._behind:
             self._behind = not self._pushed()
-        return RETRY if self._behind else None
+        if self._behind:
+            return RETRY
+        return LOOK_AGAIN if self._enforced else None
 
     def _refreshed(self):
         try:

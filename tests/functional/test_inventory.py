@@ -13,10 +13,16 @@
 
 """What Nova offers is what the pod's limits allow, and no more."""
 
+import os
 import time
+from unittest import mock
 
 import fixtures
+from nova import context
+from nova import exception
+from nova.objects import host_mapping
 from nova.virt.libvirt import driver
+from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova_k8s.cmd import report
 from nova_k8s.inventory import bounds
@@ -103,6 +109,7 @@ class ShrinkTest(base.ServersTestBase):
     def assert_recovers(self):
         self.set_limits(cpu='4', memory='4Gi')
         self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        self.wait_for_service('enabled')
         self.boot(vcpus=2, memory_mb=2048)
 
     def test_below_what_is_allocated(self):
@@ -209,8 +216,72 @@ class StartTest(base.ServersTestBase):
         self.assertIn('lower reserved_host_memory_mb', line)
 
 
-class NameTest(base.ServersTestBase):
-    """The compute node keeps its name, whatever its pod is called."""
+class ClosedStartTest(base.ServersTestBase):
+    """A node that was there starts, whatever became of its limits."""
+
+    def setUp(self):
+        super().setUp()
+        self.start(cpu='4', memory='4Gi')
+        self.server = self.boot(vcpus=2, memory_mb=2048)
+
+    def restart(self):
+        before = len(self.stdlog.logger.output)
+        self.restart_compute_service('compute1')
+        errors = [line for line in
+                  self.stdlog.logger.output[before:].splitlines()
+                  if ' ERROR [nova_k8s.' in line]
+        self.assertEqual(1, len(errors), errors)
+        self.assertIn('nova-compute starts, and nothing new is placed on '
+                      'this compute node', errors[0])
+        return errors[0]
+
+    def assert_managed_and_closed(self, **inventory):
+        self.wait_for_inventory(**inventory)
+        self.wait_for_hypervisor(vcpus=4, memory_mb=4096)
+        self.assert_full()
+        self._reboot_server(self.server, hard=True)
+        # One that does not run is started when there is room again.
+        self._stop_server(self.server)
+        self.wait_for_service('disabled', 'AUTO: no budget')
+
+    def assert_opens(self):
+        self.set_limits(cpu='4', memory='4Gi')
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        self.wait_for_service('enabled')
+        self._start_server(self.server)
+        self._delete_server(self.boot())
+
+    def test_unreadable(self):
+        os.unlink(self.manifest)
+        self.assertIn(self.manifest, self.restart())
+        self.assert_managed_and_closed(VCPU=(4, 4), MEMORY_MB=(4096, 4096))
+        self.assert_opens()
+
+    def test_no_limit(self):
+        self.set_limits(cpu='4')
+        self.assertIn('resources.limits.memory', self.restart())
+        self.assert_managed_and_closed(VCPU=(4, 0), MEMORY_MB=(4096, 4096))
+        self.assert_opens()
+
+    def test_below_what_is_reserved(self):
+        self.flags(reserved_host_memory_mb=2048)
+        self.set_limits(cpu='4', memory='1Gi')
+        self.assertIn('lower reserved_host_memory_mb', self.restart())
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(1024, 1024))
+        self.assert_full()
+        self.set_limits(cpu='4', memory='8Gi')
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(8192, 2048))
+
+    def test_what_was_never_so(self):
+        self.flags(container='qemu', group='kubernetes')
+        compute = self.computes.pop('compute1')
+        compute.stop()
+        self.compute_rp_uuids.pop('compute1')
+        self.assertRaises(SystemExit, self.start_compute,
+                          hostname='compute1')
+
+
+class NameTestBase(base.ServersTestBase):
 
     libvirt_hostname = None
 
@@ -236,6 +307,10 @@ class NameTest(base.ServersTestBase):
         return self.placement.get(
             '/resource_providers/%s/allocations' %
             self.compute_rp_uuids['compute1']).body['allocations']
+
+
+class NameTest(NameTestBase):
+    """The compute node keeps its name, whatever its pod is called."""
 
     def test_another_pod_on_the_same_node(self):
         self.useFixture(fixtures.EnvironmentVariable('NODE_NAME', 'compute1'))
@@ -301,6 +376,74 @@ class NameTest(base.ServersTestBase):
         self.assertEqual(hypervisor['id'], self.hypervisor()['id'])
         self.assertEqual(providers, self.providers())
         self.assertEqual(allocations, self.allocations())
+
+
+class WayBackTest(NameTestBase):
+    """Back to Nova's own driver, as operations.rst has it."""
+
+    NOVAS_NAME = 'compute1.example.org'
+
+    def start_with_a_guest(self, name):
+        self.useFixture(fixtures.EnvironmentVariable('NODE_NAME', 'compute1'))
+        self.start_pod(name)
+        self.server = self.boot(vcpus=2, memory_mb=2048)
+        self.flags(compute_driver='libvirt.LibvirtDriver')
+
+    def restart(self):
+        self.restart_compute_service('compute1')
+        self.assertIs(driver.LibvirtDriver,
+                      type(self.computes['compute1'].driver))
+        self._run_periodics()
+
+    def assert_the_same(self, hypervisor, providers, allocations):
+        self.assertEqual(hypervisor['id'], self.hypervisor()['id'])
+        self.assertEqual(providers, self.providers())
+        self.assertEqual(allocations, self.allocations())
+        self.wait_for_inventory(VCPU=(16, 0),
+                                MEMORY_MB=(base.HOST_MEMORY_MB, 0))
+        self._stop_server(self.server)
+        self._start_server(self.server)
+        self.boot(vcpus=8, memory_mb=8192)
+
+    def test_same_name(self):
+        self.start_with_a_guest('compute1')
+        before = self.hypervisor(), self.providers(), self.allocations()
+        self.restart()
+        self.assert_the_same(*before)
+
+    def test_another_name_and_libvirt_is_told(self):
+        self.start_with_a_guest(self.NOVAS_NAME)
+        before = self.hypervisor(), self.providers(), self.allocations()
+        connection = self.computes['compute1'].driver._get_connection()
+        exc = self.assertRaises(exception.InvalidConfiguration,
+                                self.restart_compute_service, 'compute1')
+        self.assertIn('Possible rename detected', str(exc))
+        # The host name of where libvirtd runs is what virsh hostname says.
+        connection.getHostname = lambda: 'compute1'
+        self.start_compute(connection=connection)
+        self._run_periodics()
+        self.assert_the_same(*before)
+
+    def test_another_name_without_guests(self):
+        self.start_with_a_guest(self.NOVAS_NAME)
+        self._delete_server(self.server)
+        connection = self.computes['compute1'].driver._get_connection()
+        before = self.hypervisor()
+        self.computes.pop('compute1').stop()
+        service, = self.admin_api.get_services('nova-compute', 'compute1')
+        self.admin_api.api_delete(f'/os-services/{service["id"]}')
+        self.assertEqual({}, self.providers())
+        # compute_id was deleted as well: Nova makes another one.
+        self.mock_conn.return_value = connection
+        with mock.patch('nova.virt.node.get_local_node_uuid',
+                        return_value=uuids.another):
+            compute = self.start_service('compute', host='compute1')
+            compute.driver._host.get_node_uuid()
+        self.assertIs(driver.LibvirtDriver, type(compute.driver))
+        host_mapping.discover_hosts(context.get_admin_context())
+        self.assertEqual({uuids.another: self.NOVAS_NAME}, self.providers())
+        self.assertNotEqual(before['id'], self.hypervisor()['id'])
+        self.boot(vcpus=8, memory_mb=8192)
 
 
 class ReportTest(base.ServersTestBase):

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""tools/kubernetes/build, with a go that builds nothing."""
+"""tools/kubernetes/build, with a go that builds nothing; and build-node."""
 
 import os
 import pathlib
@@ -24,9 +24,12 @@ import fixtures
 import testtools
 
 from tests.functional import control_plane
+from tests.node import machine
 
 NAMES = {'etcd', 'kube-apiserver', 'kube-controller-manager', 'kwok',
          'kwok-stages.yaml', 'built-from'}
+NODE = {'kubelet', 'kube-scheduler', 'containerd', 'containerd-shim-runc-v2',
+        'ctr', 'built-from-node'}
 
 GO = '''\
     #!%(python)s
@@ -78,7 +81,8 @@ class BuildTest(testtools.TestCase):
         self.environment = {
             **os.environ, 'XDG_CACHE_HOME': str(root / 'cache'),
             'PATH': '%s:%s' % (go.parent, os.environ['PATH'])}
-        self.environment.pop('KUBEBUILDER_ASSETS', None)
+        for name in ('KUBEBUILDER_ASSETS', 'NOVA_K8S_BUILD_NODE'):
+            self.environment.pop(name, None)
         self.cache = root / 'cache' / 'nova-k8s'
 
     def start(self, *arguments, **environment):
@@ -92,8 +96,8 @@ class BuildTest(testtools.TestCase):
         output, log = process.communicate(timeout=60)
         return process.returncode, output.strip(), log
 
-    def assertWhole(self, folder):
-        self.assertEqual(NAMES, set(os.listdir(folder)))
+    def assertWhole(self, folder, names=NAMES):
+        self.assertEqual(names, set(os.listdir(folder)))
         self.assertEqual({os.path.basename(folder),
                           os.path.basename(folder) + '.lock'},
                          set(os.listdir(self.cache)))
@@ -124,6 +128,26 @@ class BuildTest(testtools.TestCase):
         self.assertEqual(outputs[0], outputs[1])
         self.assertWhole(outputs[0])
         self.assertEqual(4, len(self.built.read_text().split()))
+
+    def test_a_node_in_the_same_run(self):
+        code, folder, log = self.run_build(NOVA_K8S_BUILD_NODE='1')
+        self.assertEqual(0, code, log)
+        self.assertWhole(folder, NAMES | NODE)
+        self.assertIn('[9/9] ctr', log)
+        for arguments in (), ('--node',), ('--check', '--node'):
+            self.assertEqual((0, folder, ''), self.run_build(*arguments))
+
+    def test_a_node_later(self):
+        folder = self.run_build()[1]
+        self.assertEqual(1, self.run_build('--check', '--node')[0])
+        self.built.write_text('')
+        self.assertEqual(1, self.run_build('--node', STUB_FAIL='ctr')[0])
+        # What was there before is not lost by it.
+        self.assertEqual(0, self.run_build('--check')[0])
+        code, same, log = self.run_build('--node')
+        self.assertEqual((0, folder), (code, same), log)
+        self.assertWhole(folder, NAMES | NODE)
+        self.assertNotIn('etcd', self.built.read_text())
 
     def test_half_a_build_is_none(self):
         code, output, log = self.run_build(STUB_FAIL='etcd')
@@ -166,7 +190,51 @@ class BuildTest(testtools.TestCase):
         self.assertIn('no Go 1.26.0 or newer on the PATH', log)
         self.assertIn('could not be installed from PyPI', log)
 
+    def test_a_node_may_want_a_newer_go(self):
+        code, _output, log = self.run_build(
+            '--node', STUB_VERSION='go1.26.0', PIP_NO_INDEX='1',
+            PIP_FIND_LINKS='', PIP_CONFIG_FILE=os.devnull)
+        self.assertEqual(1, code)
+        self.assertIn('no Go 1.26.6 or newer on the PATH', log)
+
     def test_assets_are_taken_as_they_are(self):
         self.assertEqual((0, '/assets'), self.run_build(
             KUBEBUILDER_ASSETS='/assets')[:2])
         self.assertFalse(self.cache.exists())
+
+
+class BuildNodeTest(testtools.TestCase):
+    """On a machine that cannot run a node, which has no apt-get."""
+
+    def run_build(self, *arguments, **environment):
+        empty = self.useFixture(fixtures.TempDir()).path
+        variables = {**os.environ, 'PATH': empty, 'XDG_CACHE_HOME': empty,
+                     'CI': '', **environment}
+        done = subprocess.run(
+            [sys.executable, str(machine.BUILD), *arguments], text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60,
+            env=variables)
+        self.assertEqual(('', []), (done.stdout, os.listdir(empty)))
+        # Whoever is not root is told that first.
+        self.assertRegex(done.stderr, r'\AThis machine cannot run the node '
+                         r'tests: (apt-get is missing|only root can).*\n\Z')
+        return done.returncode
+
+    def test_it_is_said_and_passes(self):
+        self.assertEqual(0, self.run_build())
+        self.assertEqual(1, self.run_build('--check'))
+
+    def test_never_in_ci(self):
+        self.assertEqual(1, self.run_build(CI='true'))
+
+    def test_tests_skip_and_never_in_ci(self):
+        missing = self.useFixture(fixtures.TempDir()).join('build-node')
+        with open(missing, 'w') as script:
+            script.write('import sys; sys.exit("not built: here")')
+        self.useFixture(fixtures.MonkeyPatch(
+            'tests.node.machine.BUILD', missing))
+        self.useFixture(fixtures.EnvironmentVariable('CI', None))
+        skipped = self.assertRaises(self.skipException, machine.built)
+        self.assertIn('not built: here', str(skipped))
+        self.useFixture(fixtures.EnvironmentVariable('CI', 'true'))
+        self.assertRaises(AssertionError, machine.built)

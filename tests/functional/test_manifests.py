@@ -22,7 +22,11 @@ import testtools
 import yaml
 
 from nova_k8s import conf
+from nova_k8s.confinement import controller
+from nova_k8s.confinement import guests_pod
+from nova_k8s.kube import node as nodes
 from nova_k8s.limits.sources import api
+from tests.functional import cluster
 from tests.functional import control_plane
 from tests.functional import test_control_plane
 
@@ -31,12 +35,22 @@ conf.register_opts(CONF)
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BASE = TOP / 'etc' / 'kubernetes' / 'base'
-SIDECAR = TOP / 'etc' / 'kubernetes' / 'overlays' / 'sidecar'
+OVERLAYS = TOP / 'etc' / 'kubernetes' / 'overlays'
+SIDECAR = OVERLAYS / 'sidecar'
+CONFIG_FROM_CLUSTER = OVERLAYS / 'config-from-cluster'
 
 NAME = 'app.kubernetes.io/name'
 ENFORCE = 'pod-security.kubernetes.io/enforce'
 
 wait_for = test_control_plane.wait_for
+
+
+def meant_for(pod, node):
+    """Whether it may be there: a DaemonSet says so by node affinity."""
+    affinity = pod.spec.affinity
+    return not affinity or affinity.node_affinity.\
+        required_during_scheduling_ignored_during_execution.\
+        node_selector_terms[0].match_fields[0].values == [node]
 
 
 class TestCase(testtools.TestCase):
@@ -51,7 +65,9 @@ class TestCase(testtools.TestCase):
         """The objects of a kustomization, in this test's namespace."""
         text = self.plane.kubectl('kustomize', str(path)).stdout
         # In the policies, which name users.
-        text = text.replace(':openstack:', f':{self.namespace}:')
+        for before in (':openstack:', 'metadata.name: openstack'):
+            text = text.replace(before, before.replace('openstack',
+                                                       self.namespace))
         objects = list(yaml.safe_load_all(text))
         for each in objects:
             if each['kind'] == 'Namespace':
@@ -59,6 +75,9 @@ class TestCase(testtools.TestCase):
             for holder in (each['metadata'], *each.get('subjects', [])):
                 if holder.get('namespace') == 'openstack':
                     holder['namespace'] = self.namespace
+            param = each.get('spec', {}).get('paramRef')
+            if param:
+                param['namespace'] = self.namespace
         return objects
 
     def apply(self, objects, **kwargs):
@@ -79,9 +98,26 @@ class TestCase(testtools.TestCase):
         return self.core.list_namespaced_pod(
             self.namespace, label_selector=f'{NAME}={name}').items
 
+    def compute_node(self):
+        """Make a node; the DaemonSets make pods for no other."""
+        node = self.plane.create_node(
+            kwok=True, labels={'openstack-compute-node': 'enabled'})
+        self.addCleanup(self.remove_node, node)
+        # That it is not ready yet; the controller that takes it away does
+        # not run.
+        self.core.patch_node(node, {'spec': {'taints': None}})
+        return node
+
+    def remove_node(self, node):
+        try:
+            self.core.delete_node(node)
+        except client.ApiException as exc:
+            self.assertEqual(404, exc.status)
+
     def bind(self, name, node):
         """Do what a scheduler would; return the pod as it was."""
-        pod = wait_for(lambda: self.pods(name))[0]
+        pod = wait_for(lambda: [each for each in self.pods(name)
+                                if meant_for(each, node)])[0]
         self.bind_pod(pod, node)
         return pod
 
@@ -91,6 +127,19 @@ class TestCase(testtools.TestCase):
             {'metadata': {'name': pod.metadata.name},
              'target': {'apiVersion': 'v1', 'kind': 'Node', 'name': node}},
             _preload_content=False)
+
+    def make(self, node):
+        """What the driver does; and the scheduler, which is not here."""
+        found = nodes.from_dict(self.plane.admin.sanitize_for_serialization(
+            self.core.read_node(node)))
+        body = guests_pod.render(
+            controller.read_template(str(BASE / 'guests-pod.yaml')),
+            guests_pod.Host(node, found.uid, found.annotations,
+                            found.allocatable),
+            f'guests-{node}', self.namespace, 3600, 'T')
+        pod = self.core.create_namespaced_pod(self.namespace, body)
+        self.bind_pod(pod, node)
+        return pod
 
     def wait_until_ready(self, name):
         def ready():
@@ -105,8 +154,7 @@ class ApplyTest(TestCase):
 
     def _test_pods(self, path, names):
         self.deploy(path)
-        node = self.plane.create_node(
-            kwok=True, labels={'openstack-compute-node': 'enabled'})
+        node = self.compute_node()
         for name in names:
             self.bind(name, node)
             pod = self.wait_until_ready(name)
@@ -119,6 +167,13 @@ class ApplyTest(TestCase):
 
     def test_base(self):
         self._test_pods(BASE, ('libvirt', 'nova-compute'))
+        self.assertEqual({'libvirt', 'nova-compute'}, {
+            each.metadata.name for each in
+            client.AppsV1Api(self.plane.admin).list_namespaced_daemon_set(
+                self.namespace).items})
+
+    def test_config_from_cluster(self):
+        self._test_pods(CONFIG_FROM_CLUSTER, ('libvirt', 'nova-compute'))
 
     def test_sidecar(self):
         self._test_pods(SIDECAR, ('nova-compute',))
@@ -127,73 +182,97 @@ class ApplyTest(TestCase):
     def test_validation_is_strict(self):
         objects = self.render(BASE)
         self.apply(objects[:1])
-        deployment = [each for each in objects
-                      if each['metadata']['name'] == 'libvirt' and
-                      each['kind'] == 'Deployment'][0]
-        deployment['spec']['template']['spec']['hostNetwrok'] = True
-        done = self.apply([deployment], check=False)
+        workload = [each for each in objects
+                    if each['metadata']['name'] == 'libvirt' and
+                    each['kind'] == 'DaemonSet'][0]
+        workload['spec']['template']['spec']['hostNetwrok'] = True
+        done = self.apply([workload], check=False)
         self.assertNotEqual(0, done.returncode)
         self.assertIn('hostNetwrok', done.stderr)
 
-    def test_apply_leaves_the_number_of_replicas_alone(self):
-        objects = self.deploy(BASE)
-        apps = client.AppsV1Api(self.plane.admin)
-        for name in ('libvirt', 'nova-compute'):
-            self.plane.kubectl('-n', self.namespace, 'scale',
-                               f'deployment/{name}', '--replicas=3')
-        self.apply(objects)
-        for name in ('libvirt', 'nova-compute'):
-            self.assertEqual(3, apps.read_namespaced_deployment(
-                name, self.namespace).spec.replicas)
 
+class GuestsPodTest(TestCase):
+    """Nothing but its end ends a guests' pod."""
 
-class RolloutTest(TestCase):
-    """A new libvirt waits for a node without guests."""
-
-    def running(self):
-        """{node: version} of the pods of libvirt that run."""
-        return {pod.spec.node_name:
-                pod.metadata.annotations and
-                pod.metadata.annotations.get('version')
-                for pod in self.pods('libvirt')
-                if pod.status.phase == 'Running' and
-                not pod.metadata.deletion_timestamp}
-
-    def waiting(self, version):
-        return [pod for pod in self.pods('libvirt') if
-                not pod.spec.node_name and
-                (pod.metadata.annotations or {}).get('version') == version]
-
-    def test_guests_stay_until_a_node_is_free(self):
+    def setUp(self):
+        super().setUp()
         self.deploy(BASE)
-        nodes = [self.plane.create_node(kwok=True) for _ in range(2)]
-        self.plane.kubectl('-n', self.namespace, 'scale',
-                           'deployment/libvirt', '--replicas=2')
-        wait_for(lambda: len(self.waiting(None)) == 2)
-        for pod, node in zip(self.waiting(None), nodes):
-            self.bind_pod(pod, node)
-        wait_for(lambda: self.running() == dict.fromkeys(nodes))
+        self.nodes = [self.compute_node() for _ in range(2)]
+        for node in self.nodes:
+            self.make(node)
+        self.before = wait_for(lambda: self.running(2))
 
-        self.plane.kubectl(
-            '-n', self.namespace, 'patch', 'deployment/libvirt', '--patch',
-            '{"spec": {"template": {"metadata": {"annotations": '
-            '{"version": "new"}}}}}')
-        new, = wait_for(lambda: self.waiting('new'))
-        # The rollout goes no further: nobody frees a node.
+    def running(self, number):
+        """{name: uid} of the guests' pods that run, once there are so many."""
+        found = {pod.metadata.name: pod.metadata.uid
+                 for pod in self.pods('guests')
+                 if pod.status.phase == 'Running' and
+                 not pod.metadata.deletion_timestamp}
+        return found if len(found) == number else None
+
+    def assertStay(self, number=2):
+        """Whatever the control plane has to do, it has done by then."""
         time.sleep(2)
-        self.assertEqual(dict.fromkeys(nodes), self.running())
-        self.assertEqual(1, len(self.waiting('new')))
+        found = self.running(number)
+        self.assertIsNotNone(found)
+        self.assertEqual(
+            self.before, {name: found[name] for name in self.before})
 
-        old = [pod for pod in self.pods('libvirt')
-               if pod.spec.node_name == nodes[0]][0]
-        self.core.delete_namespaced_pod(old.metadata.name, self.namespace)
-        wait_for(lambda: self.running() == {nodes[1]: None})
-        self.bind_pod(new, nodes[0])
-        wait_for(lambda: self.running() == {nodes[0]: 'new', nodes[1]: None})
-        # One for the node that comes next, and no more of the old ones.
-        wait_for(lambda: len(self.waiting('new')) == 1 and
-                 not self.waiting(None))
-        self.assertEqual({nodes[0]: 'new', nodes[1]: None}, self.running())
+    def test_changed_templates_and_restarts(self):
+        for name in ('libvirt', 'nova-compute'):
+            wait_for(lambda: len(self.pods(name)) == 2)
+            self.plane.kubectl('-n', self.namespace, 'rollout', 'restart',
+                               f'daemonset/{name}')
+        objects = self.render(BASE)
+        for each in objects:
+            if each['metadata']['name'] == 'guests':
+                each['data'] = {name: text + '\n# Changed.\n'
+                                for name, text in each['data'].items()}
+        self.apply(objects)
+        self.assertStay()
+
+    def test_deletion_of_libvirt_and_nova(self):
+        for name in ('libvirt', 'nova-compute'):
+            self.plane.kubectl('-n', self.namespace, 'delete',
+                               f'daemonset/{name}')
+        self.assertStay()
+
+    def test_nodes_that_come(self):
+        self.make(self.compute_node())
+        wait_for(lambda: self.running(3))
+        self.assertStay(3)
+
+    def test_cordon(self):
+        for node in self.nodes:
+            self.plane.kubectl('cordon', node)
+        self.assertStay()
+        for node in self.nodes:
+            self.plane.kubectl('uncordon', node)
+        self.assertStay()
+
+    def test_a_node_that_is_removed_takes_its_own_along(self):
+        self.core.delete_node(self.nodes[0])
+        wait_for(lambda: self.running(1))
+        self.assertEqual([f'guests-{self.nodes[1]}'], list(self.running(1)))
+
+    def test_drain_needs_no_force_and_waits(self):
+        name = f'guests-{self.nodes[0]}'
+        self.core.patch_namespaced_pod(name, self.namespace, {'metadata': {
+            # KWOK ends a pod at once, the kubelet would wait.
+            'finalizers': ['nova-k8s.test/guests'],
+            'annotations': {guests_pod.HELD: '1'}}})
+        done = self.plane.kubectl(
+            'drain', self.nodes[0], '--ignore-daemonsets', '--timeout=3s',
+            check=False)
+        self.assertNotEqual(0, done.returncode)
+        self.assertIn(f'error when waiting for pod "{name}"', done.stderr)
+        pod = self.core.read_namespaced_pod(name, self.namespace)
+        self.assertIsNotNone(pod.metadata.deletion_timestamp)
+        # The last guest has left.
+        self.core.patch_namespaced_pod(name, self.namespace, {'metadata': {
+            'finalizers': None, 'annotations': {guests_pod.HELD: '0'}}})
+        self.plane.kubectl(
+            'drain', self.nodes[0], '--ignore-daemonsets', '--timeout=30s')
 
 
 class SecurityLevelTest(TestCase):
@@ -205,7 +284,7 @@ class SecurityLevelTest(TestCase):
         for account in ('nova-compute', 'nova-cell-mapping'):
             self.plane.create_service_account(namespace, account)
         template = [each['spec']['template'] for each in self.render(path)
-                    if each['kind'] in ('Deployment', 'Job') and
+                    if each['kind'] in ('DaemonSet', 'Job') and
                     each['metadata']['name'] == name][0]
         try:
             self.core.create_namespaced_pod(
@@ -227,21 +306,44 @@ class SecurityLevelTest(TestCase):
         reason = self.refusal('baseline', BASE, 'libvirt')
         self.assertIn('privileged (container \\"libvirt\\"', reason)
         self.assertIn('hostPath volumes', reason)
-        self.assertIn('host namespaces (hostNetwork=true)', reason)
+        self.assertIn('host namespaces (hostNetwork=true, hostPID=true)',
+                      reason)
 
     def test_nova_compute_is_on_the_node_but_not_privileged(self):
         self.assertIsNone(self.refusal('privileged', BASE, 'nova-compute'))
         reason = self.refusal('baseline', BASE, 'nova-compute')
-        self.assertIn('host namespaces (hostNetwork=true)', reason)
+        self.assertIn('host namespaces (hostNetwork=true, hostPID=true)',
+                      reason)
         self.assertIn('hostPath volumes', reason)
-        # These two, and nothing else that an unprivileged pod does not have.
-        self.assertIn('\\"NET_ADMIN\\", \\"SYS_ADMIN\\"', reason)
+        # These, and nothing else that an unprivileged pod does not have.
+        self.assertIn('\\"NET_ADMIN\\", \\"SYS_ADMIN\\", '
+                      '\\"SYS_PTRACE\\"', reason)
         self.assertNotIn('privileged (container', reason)
 
     def test_sidecar_is_privileged(self):
         self.assertIsNone(self.refusal('privileged', SIDECAR, 'nova-compute'))
         self.assertIn('privileged (container \\"libvirt\\"', self.refusal(
             'baseline', SIDECAR, 'nova-compute'))
+
+    def test_guests_pod_sees_cgroups_and_no_more(self):
+        self.assertIn('hostPath volumes', self._guests_pod('baseline'))
+        self.assertNotIn(
+            'privileged', self._guests_pod('baseline').replace(
+                'baseline', ''))
+        self._guests_pod('privileged')
+
+    def _guests_pod(self, level):
+        namespace = self.plane.create_namespace(labels={ENFORCE: level})
+        spec = controller.read_template(
+            str(BASE / 'guests-pod.yaml'))['spec']
+        try:
+            self.core.create_namespaced_pod(
+                namespace, {'metadata': {'name': 'guests-x'}, 'spec': spec},
+                dry_run='All')
+        except client.ApiException as exc:
+            self.assertEqual(403, exc.status)
+            return exc.body
+        return None
 
     def test_cell_mapping_is_restricted(self):
         self.assertIsNone(
@@ -252,28 +354,28 @@ class RightsTest(TestCase):
     """nova-compute can do its work with its rights, and nothing else."""
 
     def allowed(self, namespace, account='nova-compute'):
-        """(verb, resource) of the core group, by the API server's word."""
-        kubeconfig = self.plane.service_account_kubeconfig(
-            self.namespace, account)
-        authorization = client.AuthorizationV1Api(
-            self.plane.client(kubeconfig))
-        review = authorization.create_self_subject_rules_review(
-            {'spec': {'namespace': namespace}})
-        return {(verb, resource) for rule in review.status.resource_rules
-                for group in rule.api_groups
-                # What everybody may: ask about himself.
-                if not group.endswith('.k8s.io')
-                for verb in rule.verbs for resource in rule.resources}
+        return cluster.allowed(
+            self.plane, namespace, self.plane.service_account_kubeconfig(
+                self.namespace, account))
 
     def test_nova_compute(self):
-        self.deploy(BASE)
-        # "get" for kubernetes-entrypoint, which looks up its own pod.
-        pod = {(verb, 'pods') for verb in ('get', 'list', 'watch')}
-        node = {(verb, 'nodes') for verb in ('get', 'list', 'watch')}
-        tell = {('create', 'events'), ('patch', 'events')}
-        self.assertEqual(pod | node | tell, self.allowed(self.namespace))
-        self.assertEqual(node | tell, self.allowed('default'))
-        self.assertEqual(node, self.allowed('kube-system'))
+        # That these are the rights it needs: test_cordon.AnswerTest.
+        objects = self.deploy(BASE)
+        granted = {namespace: set() for namespace in
+                   (self.namespace, 'default', None)}
+        for each in objects:
+            if each['kind'] in ('Role', 'ClusterRole') and (
+                    'cell-mapping' not in each['metadata']['name']):
+                granted[each['metadata'].get('namespace')] |= {
+                    (verb, resource) for rule in each['rules']
+                    for verb in rule['verbs']
+                    for resource in rule['resources']}
+        everywhere = granted.pop(None)
+        self.assertTrue(everywhere)
+        for namespace, rights in granted.items():
+            self.assertTrue(rights)
+            self.assertEqual(rights | everywhere, self.allowed(namespace))
+        self.assertEqual(everywhere, self.allowed('kube-system'))
 
     def test_cell_mapping(self):
         self.deploy(BASE)
@@ -283,14 +385,14 @@ class RightsTest(TestCase):
         self.assertEqual(
             set(), self.allowed('default', 'nova-cell-mapping'))
 
-    def _test_limits(self, path, pod_name, limits_conf):
+    def _test_limits(self, path, bind, pod_name, expected):
         objects = self.deploy(path)
-        node = self.plane.create_node(kwok=True)
-        pod = self.bind(pod_name, node)
+        node = self.compute_node()
+        pod = bind(node)
         self.wait_until_ready(pod_name)
         config = self.useFixture(fixtures.TempDir()).join('limits.conf')
         with open(config, 'w') as out:
-            out.write(limits_conf(objects))
+            out.write(self._limits_conf(objects))
         CONF([], project='nova', default_config_files=[config])
         self.addCleanup(CONF.reset)
         CONF.set_override('kubeconfig',
@@ -303,7 +405,7 @@ class RightsTest(TestCase):
         budget = source.read()
         self.assertEqual((8000, 32 * 1024 ** 3),
                          (budget.cpu_millicores, budget.memory_bytes))
-        self.assertIn('container libvirt', budget.source)
+        self.assertIn(expected, budget.source)
         self.assertEqual(node, budget.node_name)
 
     @staticmethod
@@ -313,10 +415,12 @@ class RightsTest(TestCase):
                 'limits.conf' in each['data']][0]
 
     def test_limits_of_the_base(self):
-        self._test_limits(BASE, 'libvirt', self._limits_conf)
+        self._test_limits(BASE, self.make, 'guests', '/guests-')
 
     def test_limits_of_the_sidecar(self):
-        self._test_limits(SIDECAR, 'nova-compute', self._limits_conf)
+        self._test_limits(
+            SIDECAR, lambda node: self.bind('nova-compute', node),
+            'nova-compute', 'container libvirt')
 
 
 class ReportTest(TestCase):
@@ -326,7 +430,7 @@ class ReportTest(TestCase):
         from nova_k8s.limits import budget
         from nova_k8s.limits.sources import manifest
 
-        found = [manifest.Source(str(BASE / 'libvirt.yaml')).read()]
+        found = [manifest.Source(str(BASE / 'guests-pod.yaml')).read()]
         path = self.useFixture(fixtures.TempDir()).join('sidecar.yaml')
         with open(path, 'w') as out:
             yaml.safe_dump_all(self.render(SIDECAR), out)

@@ -121,8 +121,7 @@ class StartTest(test_overhead.OverheadTestBase):
         self.refused(second, {'os-start': None})
         event = self._wait_for_action_fail_completion(
             second, 'start', 'compute_start_instance')
-        self.assertIn('the memory limit of the pod leaves',
-                      event['traceback'])
+        self.assertIn('the memory limit of the pod leaves', event['details'])
         self.assertEqual('SHUTOFF', self.api.get_server(
             second['id'])['status'])
         # Room is made.

@@ -68,14 +68,15 @@ class ContainerfileTest(testtools.TestCase):
         self.assertIn('42424', spec['initContainers'][0]['command'])
         helper = 'sudo /opt/nova-k8s/bin/privsep-helper '
         self.assertEqual(
-            3, (BASE / 'nova.conf').read_text().count(helper))
+            4, (BASE / 'nova.conf').read_text().count(helper))
         self.assertIn('/opt/nova-k8s/bin/privsep-helper *', self.text)
 
     def test_tags_are_those_of_the_manifests(self):
         images = set(re.findall(r'--tag (\S+)', self.text))
         used = {
             image for path in BASE.glob('*.yaml')
-            for image in re.findall(r'image: (\S+)', path.read_text())}
+            for image in re.findall(r'^[ -]*image: (\S+)', path.read_text(),
+                                    re.MULTILINE)}
         self.assertEqual(used, images | {'kubernetes-entrypoint:v1.0.0'})
 
     def test_no_registry_is_named(self):

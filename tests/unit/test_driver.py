@@ -16,6 +16,7 @@ import copy
 import inspect
 import os
 import threading
+import time
 from unittest import mock
 
 import fixtures
@@ -96,7 +97,8 @@ class DriverTestBase(base.TestCase):
         def nodes(context, host):
             if not names:
                 raise exception.ComputeHostNotFound(host=host)
-            return [mock.Mock(hypervisor_hostname=name) for name in names]
+            return [mock.Mock(hypervisor_hostname=name, vcpus=4,
+                              memory_mb=8192) for name in names]
 
         self.useFixture(fixtures.MockPatchObject(
             objects.ComputeNodeList, 'get_all_by_host', nodes))
@@ -272,6 +274,104 @@ class StartTest(DriverTestBase):
         self.flags(group='kubernetes', container='nova')
         self._refused('[kubernetes] container', 'libvirt')
 
+    def _starts_closed(self, *names, besides=()):
+        before = len(self.log.output)
+        driver_ = self.driver = driver.K8sLibvirtDriver(fake.FakeVirtAPI())
+        self.init_host.reset_mock()
+        # As it is before the first look of the watcher.
+        with mock.patch.object(watcher.Watcher, 'start'):
+            self._start()
+        self.init_host.assert_called_once_with('host')
+        self.assertFalse(driver_._is_open())
+        found = [line for line in self.log.output[before:].splitlines()
+                 if 'not followed' not in line]
+        self.assertEqual(1, len(found), found)
+        for name in (*names, 'nothing new is placed on this compute node'):
+            self.assertIn(name, found[0])
+        records, _ = driver_._reported.bound(
+            {'VCPU': record(64), 'MEMORY_MB': record(65536)})
+        self.assertEqual([], [name for name, each in records.items()
+                              if each['total'] > each['reserved'] and
+                              name not in besides])
+        return driver_, records
+
+    def test_closed_where_nova_knows_the_node(self):
+        self.patch_nodes(NODE)
+        self.flags(group='kubernetes', node_name=NODE, follow_cordon=False)
+        path = self.folder() + '/none'
+        self.flags(group='kubernetes', limits_from='manifest', manifest=path)
+        _, records = self._starts_closed(path)
+        # As the node had them: they may be allocated.
+        self.assertEqual((4, 8192), (records['VCPU']['total'],
+                                     records['MEMORY_MB']['total']))
+        self.flags(group='kubernetes', limits_from='downward_api',
+                   downward_api_dir=path)
+        self._starts_closed(path)
+        self.manifest('another', cpu='4', memory='8Gi')
+        self.flags(group='kubernetes', pod_name='compute')
+        self._starts_closed('no object is called compute')
+
+    def test_closed_without_an_answer_of_the_api_server(self):
+        self.patch_nodes(NODE)
+        self.useFixture(fixtures.MockPatch('nova_k8s.kube.events.Recorder'))
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.limits.sources.from_conf'))
+        self.flags(group='kubernetes', limits_from='api', pod_name='p',
+                   namespace='n', follow_cordon=False, node_name=NODE)
+        for problem in (errors.Unreadable('no answer'),
+                        errors.Refused('not found')):
+            with mock.patch('nova_k8s.limits.watcher.read_first',
+                            side_effect=problem):
+                self._starts_closed(str(problem))
+
+    def test_closed_by_the_limits_themselves(self):
+        self.patch_nodes(NODE)
+        self.flags(group='kubernetes', node_name=NODE, follow_cordon=False)
+        self.manifest(cpu='999m', memory='8Gi')
+        self._starts_closed('limits.cpu', 'below one core',
+                            besides=['MEMORY_MB'])
+        self.manifest(cpu='4')
+        self._starts_closed('limits.memory', besides=['VCPU'])
+        self.flags(reserved_host_memory_mb=8193)
+        self.manifest(cpu='4', memory='8Gi')
+        self._starts_closed('reserved_host_memory_mb',
+                            besides=['VCPU', 'MEMORY_MB'])
+
+    def test_closed_opens_by_itself(self):
+        self.patch_nodes(NODE)
+        self.manifest(cpu='4', memory='8Gi')
+        path = CONF.kubernetes.manifest
+        os.rename(path, path + '.away')
+        self.flags(group='kubernetes', node_name=NODE, follow_cordon=False)
+        self._start()
+        self.assertFalse(self.driver._is_open())
+        os.rename(path + '.away', path)
+        for _ in range(100):
+            if self.driver._is_open():
+                break
+            time.sleep(0.1)
+        self.assertTrue(self.driver._is_open())
+        self.assertIn('The limits can be read again', self.log.output)
+
+    def test_what_no_node_that_runs_could_have(self):
+        self.patch_nodes(NODE)
+        self.flags(group='kubernetes', node_name=NODE)
+        self.manifest(cpu='4', memory='8Gi')
+        self.flags(group='kubernetes', container='nova')
+        self._refused('[kubernetes] container', 'libvirt')
+        self.flags(group='kubernetes', container=None, manifest=None)
+        self._refused('[kubernetes] manifest', 'limits_from')
+
+    def test_name_that_the_limits_do_not_tell_now(self):
+        self.useFixture(fixtures.EnvironmentVariable(
+            'KUBERNETES_SERVICE_HOST', '10.96.0.1'))
+        self.flags(group='kubernetes', limits_from='manifest',
+                   manifest=self.folder() + '/none')
+        self._refused('none')
+        self.patch_nodes('from-the-pod')
+        self._start()
+        self.assertEqual(['from-the-pod'], self.driver.get_available_nodes())
+
     def _name(self):
         self.manifest(node='from-the-pod', cpu='4', memory='8Gi')
         self._start()
@@ -419,6 +519,21 @@ class ReportTest(DriverTestBase):
         save.assert_not_called()
         self.driver._tell(stale, present)
         save.assert_called_once_with(CONF, some())
+
+    def test_shrink_below_what_guests_may_use(self):
+        self.follow(some())
+        self.driver._accounts = accounts.Accounts(
+            CONF, None, mock.Mock(mb=256), lambda: 8192, None)
+        ledger = self.driver._accounts._ledger
+        ledger.add('a', overhead.Need(4096, 60, 4096))
+        ledger.add('b', overhead.Need(1024, 50, 1024))
+        ledger.stop(['b'])
+        self.driver._tell(watcher.State(some()),
+                          watcher.State(some(memory=5 * GI)))
+        line = self.log.output.splitlines()[-1]
+        for figure in (f'{4096 + 60 + 256} MiB in use',
+                       '1074 MiB of stopped guests', 'limit of 5120 MiB'):
+            self.assertIn(figure, line)
 
     def test_warns_of_pinned_cpus(self):
         self.machine['PCPU'] = 60
@@ -629,7 +744,7 @@ class NovaTest(base.TestCase):
         self.assertEqual(
             {'__init__', 'init_host', 'cleanup_host', 'get_available_nodes',
              'get_nodenames_by_uuid', 'get_available_resource',
-             'update_provider_tree', '_set_host_enabled',
+             'update_provider_tree', '_set_host_enabled', 'set_host_enabled',
              'check_can_live_migrate_destination',
              'rollback_live_migration_at_destination', '_hard_reboot',
              'resume', 'attach_volume', 'detach_volume'}, set(overridden))

@@ -14,6 +14,7 @@
 
 import configparser
 import json
+import os
 import pathlib
 import re
 
@@ -22,13 +23,16 @@ import testtools
 import yaml
 
 from nova_k8s import conf
+from nova_k8s.confinement import guests_pod
 
 CONF = nova.conf.CONF
 conf.register_opts(CONF)
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BASE = TOP / 'etc' / 'kubernetes' / 'base'
-SIDECAR = TOP / 'etc' / 'kubernetes' / 'overlays' / 'sidecar'
+OVERLAYS = TOP / 'etc' / 'kubernetes' / 'overlays'
+SIDECAR = OVERLAYS / 'sidecar'
+CONFIG_FROM_CLUSTER = OVERLAYS / 'config-from-cluster'
 
 
 def load(path):
@@ -55,13 +59,12 @@ class PodsTest(testtools.TestCase):
         self.compute = pod_spec(BASE / 'nova-compute.yaml')
         self.job = pod_spec(BASE / 'cell-mapping.yaml')
         self.sidecar = pod_spec(SIDECAR / 'nova-compute.yaml')
+        self.guests = load(BASE / 'guests-pod.yaml')[0]['spec']
 
     def containers(self):
         for spec in (self.libvirt, self.compute, self.job, self.sidecar):
-            for each in [*spec.get('initContainers', []),
-                         *spec.get('containers', [])]:
-                if '$patch' not in each:
-                    yield each
+            yield from [*spec.get('initContainers', []),
+                        *spec.get('containers', [])]
 
     def test_requests_are_limits(self):
         for each in self.containers():
@@ -70,72 +73,98 @@ class PodsTest(testtools.TestCase):
             self.assertEqual(resources['limits'], resources['requests'])
 
     def test_images_name_no_registry(self):
-        for each in self.containers():
+        for each in [*self.containers(), *self.guests['containers']]:
             self.assertThat(each['image'], testtools.matchers.MatchesRegex(
                 '^[a-z0-9-]+:[a-z0-9.]+$'))
 
     def test_guests_survive_a_resize(self):
-        for each in (self.libvirt['containers'][0],
-                     self.sidecar['initContainers'][1]):
+        for each in (self.guests['containers'][0],
+                     self.sidecar['initContainers'][0]):
             self.assertEqual(
                 {'cpu': 'NotRequired', 'memory': 'NotRequired'},
                 {policy['resourceName']: policy['restartPolicy']
                  for policy in each['resizePolicy']})
 
-    def test_guests_stay_in_the_container_of_libvirt(self):
-        # Without this, libvirt puts them into cgroups of its own.
-        self.assertIn('cgroup_controllers = []',
-                      (BASE / 'qemu.conf').read_text().splitlines())
-        for spec, prefix in ((self.libvirt, ''), (self.sidecar, 'libvirt-')):
-            volumes = {each['name']: each for each in
-                       [*self.compute['volumes'], *spec['volumes']]}
-            container, = [
-                each for each in [*spec.get('initContainers', []),
-                                  *spec.get('containers', [])]
-                if each.get('command', [''])[0] == 'libvirtd']
-            mounts = {each['mountPath']: each
-                      for each in container['volumeMounts']}
-            self.assertEqual(
-                (prefix + 'config', 'qemu.conf'),
-                (mounts['/etc/libvirt/qemu.conf']['name'],
-                 mounts['/etc/libvirt/qemu.conf']['subPath']))
-            self.assertEqual({'name': 'libvirt'},
-                             volumes[prefix + 'config']['configMap'])
-            # The node's cgroups, and the way to its systemd, which would
-            # move guests too.
-            for each in mounts.values():
-                path = volumes[each['name']].get('hostPath', {}).get('path')
-                for mounted in (each['mountPath'], path or '/none'):
-                    for kept_out in ('/sys/fs/cgroup', '/run/dbus',
-                                     '/run/systemd'):
+    def mounts(self, container, spec):
+        """{path in the container: (volume, mount)}."""
+        volumes = {each['name']: each for each in
+                   [*self.compute['volumes'], *spec['volumes']]}
+        return {mount['mountPath']: (volumes[mount['name']], mount)
+                for mount in container['volumeMounts']}
+
+    def test_machined_is_out_of_reach(self):
+        for spec, container in (
+                (self.libvirt, self.libvirt['containers'][0]),
+                (self.sidecar, self.sidecar['initContainers'][0])):
+            for target, (volume, _) in self.mounts(container, spec).items():
+                path = volume.get('hostPath', {}).get('path', '/none')
+                for mounted in (target, path):
+                    for kept_out in ('/run/dbus', '/run/systemd'):
                         self.assertFalse(
                             pathlib.PurePath(kept_out).is_relative_to(mounted)
                             or pathlib.PurePath(mounted).is_relative_to(
-                                kept_out), each)
+                                kept_out), target)
 
-    def test_a_rollout_spares_guests_and_not_daemons(self):
-        for path, strategy in (
-                (BASE / 'nova-compute.yaml',
-                 {'maxSurge': 0, 'maxUnavailable': 1}),
-                (BASE / 'libvirt.yaml',
-                 {'maxSurge': 1, 'maxUnavailable': 0}),
-                (SIDECAR / 'nova-compute.yaml',
-                 {'maxSurge': 1, 'maxUnavailable': 0})):
-            self.assertEqual(
-                strategy, load(path)[0]['spec']['strategy']['rollingUpdate'])
+    def test_guests_of_a_sidecar_stay_in_its_container(self):
+        # Without this, libvirt puts them into cgroups of its own.
+        line = 'cgroup_controllers = []'
+        self.assertIn(line, (SIDECAR / 'qemu.conf').read_text().splitlines())
+        self.assertNotIn(line, (BASE / 'qemu.conf').read_text())
 
-    def test_one_pod_on_each_node(self):
+    def test_qemu_is_nobody_else(self):
+        for path in (BASE, SIDECAR):
+            lines = (path / 'qemu.conf').read_text().splitlines()
+            self.assertIn('user = "qemu"', lines)
+            self.assertIn('group = "kvm"', lines)
+        made = (TOP / 'Containerfile').read_text()
+        self.assertIn('useradd --uid 42425 --gid qemu --groups kvm ', made)
+        self.assertIn('unix_sock_group = "nova"',
+                      (BASE / 'libvirtd.conf').read_text())
+
+    def test_whoever_asks_libvirt_is_in_its_group(self):
+        lines = (BASE / 'libvirtd.conf').read_text().splitlines()
+        for line in ('auth_unix_ro = "none"', 'unix_sock_ro_perms = "0770"',
+                     'auth_unix_rw = "none"', 'unix_sock_rw_perms = "0770"'):
+            self.assertIn(line, lines)
+
+    def test_guests_outlive_libvirt(self):
+        # With a PID namespace of its own, they would not.
+        self.assertIs(True, self.libvirt['hostPID'])
+        self.assertEqual(
+            ['bash', '/etc/libvirt/libvirt.sh'],
+            self.libvirt['containers'][0]['command'][:2])
+        mounts = self.mounts(self.libvirt['containers'][0], self.libvirt)
+        for path in ('/run/libvirt', '/var/lib/libvirt', '/etc/libvirt/qemu',
+                     '/var/cache/libvirt', '/run/nova-k8s', '/var/lib/nova'):
+            self.assertEqual(path, mounts[path][0]['hostPath']['path'])
+
+    def test_nova_compute_sees_guests_and_tells_of_their_pod(self):
+        self.assertIs(True, self.compute['hostPID'])
+        mounts = self.mounts(self.compute['containers'][0], self.compute)
+        volume, mount = mounts['/node/cgroup']
+        self.assertEqual('/sys/fs/cgroup', volume['hostPath']['path'])
+        self.assertIs(True, mount['readOnly'])
+        folder = os.path.dirname(guests_pod.UID_FILE)
+        volume, mount = mounts[folder]
+        self.assertEqual(folder, volume['hostPath']['path'])
+        self.assertNotIn('readOnly', mount)
+        made, = self.compute['initContainers']
+        self.assertIn(folder, made['command'])
+
+    def test_pods_may_be_replaced_at_any_time(self):
         for path in (BASE / 'libvirt.yaml', BASE / 'nova-compute.yaml'):
-            deployment = load(path)[0]['spec']
-            self.assertNotIn('replicas', deployment)
-            template = deployment['template']
-            term, = template['spec']['affinity']['podAntiAffinity'][
-                'requiredDuringSchedulingIgnoredDuringExecution']
-            self.assertEqual('kubernetes.io/hostname', term['topologyKey'])
-            self.assertEqual(template['metadata']['labels'],
-                             term['labelSelector']['matchLabels'])
-            self.assertEqual(template['metadata']['labels'],
-                             deployment['selector']['matchLabels'])
+            workload = load(path)[0]
+            self.assertEqual('DaemonSet', workload['kind'])
+            self.assertEqual('10%', workload['spec']['updateStrategy'][
+                'rollingUpdate']['maxUnavailable'])
+            labels = workload['spec']['template']['metadata']['labels']
+            self.assertEqual(
+                labels, workload['spec']['selector']['matchLabels'])
+
+    def test_guests_of_a_sidecar_end_when_you_say_so(self):
+        self.assertEqual(
+            {'$patch': 'replace', 'type': 'OnDelete'},
+            load(SIDECAR / 'nova-compute.yaml')[0]['spec']['updateStrategy'])
 
     def test_nova_ends_before_its_pod(self):
         timeout = int(options(BASE / 'nova.conf')['DEFAULT'][
@@ -144,39 +173,51 @@ class PodsTest(testtools.TestCase):
             self.compute['terminationGracePeriodSeconds'], timeout)
 
     def test_sidecar_is_the_container_of_the_base(self):
-        deleted, sidecar = self.sidecar['initContainers']
-        self.assertEqual('delete', deleted['$patch'])
-        self.assertEqual('wait-for-libvirt', deleted['name'])
+        sidecar, = self.sidecar['initContainers']
+        base = self.libvirt['containers'][0]
         self.assertEqual('Always', sidecar.pop('restartPolicy'))
-        for mount in sidecar['volumeMounts']:
-            mount['name'] = mount['name'].replace('libvirt-config', 'config')
-        self.assertEqual(self.libvirt['containers'][0], sidecar)
+        # Guests are in it, and libvirt.sh is not needed.
+        own = ('command', 'resources', 'resizePolicy', 'startupProbe')
+        for each in (sidecar, base):
+            for field in own:
+                each.pop(field, None)
+            each['volumeMounts'] = [
+                dict(mount, name=mount['name'].replace('libvirt-config',
+                                                       'config'))
+                for mount in each['volumeMounts']
+                if mount.get('subPath') != 'libvirt.sh' and
+                mount['name'] != 'guests']
+        self.assertEqual(base, sidecar)
         volumes = {each['name']: each for each in self.compute['volumes']}
         for each in self.sidecar['volumes']:
-            volumes[each['name'].replace('libvirt-config', 'config')] = dict(
-                each, name=each['name'].replace('libvirt-config', 'config'))
+            name = each['name'].replace('libvirt-config', 'config')
+            volumes[name] = dict(each, name=name)
         for each in self.libvirt['volumes']:
             self.assertEqual(each, volumes[each['name']])
 
     def test_what_is_waited_for_is_there(self):
-        names = {
-            path: load(path)[0]['spec']['template']['metadata']['labels']
-            for path in (BASE / 'libvirt.yaml', BASE / 'nova-compute.yaml')}
-        for spec in (self.compute, self.job):
-            wait = [each for each in spec['initContainers']
-                    if each['name'].startswith('wait-for-')][0]
-            dependency, = [json.loads(each['value']) for each in wait['env']
-                           if each['name'] == 'DEPENDENCY_POD_JSON']
-            self.assertIn(dependency[0]['labels'], names.values())
-
-    def test_the_pod_that_is_selected_is_libvirts(self):
-        limits = options(BASE / 'limits.conf')['kubernetes']
-        labels = load(BASE / 'libvirt.yaml')[0]['spec']['template'][
+        labels = load(BASE / 'nova-compute.yaml')[0]['spec']['template'][
             'metadata']['labels']
-        self.assertEqual(
-            labels, dict([limits['pod_selector'].split('=')]))
-        self.assertEqual(self.libvirt['containers'][0]['name'],
-                         limits['container'])
+        wait, = [each for each in self.job['initContainers']
+                 if each['name'].startswith('wait-for-')]
+        dependency, = [json.loads(each['value']) for each in wait['env']
+                       if each['name'] == 'DEPENDENCY_POD_JSON']
+        self.assertEqual(labels, dependency[0]['labels'])
+
+    def test_the_template_is_where_the_driver_reads_it(self):
+        path = pathlib.PurePath(
+            options(BASE / 'limits.conf')['kubernetes']['guests_pod'])
+        config, = [each for each in self.compute['volumes']
+                   if each['name'] == 'config']
+        mounted, = [each for each in
+                    self.compute['containers'][0]['volumeMounts']
+                    if each['name'] == 'config']
+        found = [item for source in config['projected']['sources']
+                 if source.get('configMap', {}).get('name') == 'guests'
+                 for item in source['configMap']['items']]
+        self.assertEqual([{'key': 'guests-pod.yaml', 'path': path.name}],
+                         found)
+        self.assertEqual(mounted['mountPath'], str(path.parent))
 
     def test_volumes_hold_what_is_mounted(self):
         kustomization = load(BASE / 'kustomization.yaml')[0]
@@ -187,15 +228,81 @@ class PodsTest(testtools.TestCase):
         sources = [
             source for volume in self.compute['volumes']
             for source in volume.get('projected', {}).get('sources', [])]
+        self.assertEqual(4, len(sources))
         for source in sources:
             each = source.get('configMap') or source['secret']
-            self.assertEqual(generated[each['name']],
-                             {item['key'] for item in each['items']})
-        self.assertEqual({'libvirtd.conf', 'qemu.conf'}, {
+            self.assertLessEqual({item['key'] for item in each['items']},
+                                 generated[each['name']])
+        self.assertEqual(generated['libvirt'], {
             mount['subPath'] for mount
             in self.libvirt['containers'][0]['volumeMounts']
             if 'subPath' in mount})
-        self.assertEqual({'libvirtd.conf', 'qemu.conf'}, generated['libvirt'])
+        script, = [each for each in self.guests['volumes']
+                   if 'configMap' in each]
+        self.assertLessEqual(
+            {item['key'] for item in script['configMap']['items']},
+            generated[script['configMap']['name']])
+
+
+class ConfigFromClusterTest(testtools.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.compute = pod_spec(CONFIG_FROM_CLUSTER / 'nova-compute.yaml')
+        self.container, = self.compute['containers']
+
+    def names(self, option):
+        command = self.container['command']
+        return [after for word, after in zip(command, command[1:])
+                if word == option]
+
+    def test_it_mounts_no_nova_conf(self):
+        volume, = [each for each in self.compute['volumes']
+                   if each['name'] == 'config']
+        self.assertEqual('replace', volume['$patch'])
+        self.assertEqual(
+            ['ready.py', 'guests-pod.yaml'],
+            [item['path'] for source in volume['projected']['sources']
+             for item in source['configMap']['items']])
+
+    def test_the_rights_are_those_to_its_objects(self):
+        role = load(CONFIG_FROM_CLUSTER / 'rbac.yaml')[0]
+        self.assertEqual(
+            {('configmaps',): self.names('--config-map'),
+             ('secrets',): self.names('--secret')},
+            {tuple(rule['resources']): rule['resourceNames']
+             for rule in role['rules']})
+        for rule in role['rules']:
+            self.assertEqual(['get', 'list', 'watch'], rule['verbs'])
+        # They are made without a hash, and with the files of the base.
+        made = load(CONFIG_FROM_CLUSTER / 'kustomization.yaml')[0]
+        for kind, option in (('configMapGenerator', '--config-map'),
+                             ('secretGenerator', '--secret')):
+            each, = made[kind]
+            self.assertEqual(self.names(option), [each['name']])
+            self.assertTrue(each['options']['disableNameSuffixHash'])
+            self.assertEqual('merge', each['behavior'])
+
+    def test_all_look_into_the_folder_that_is_written(self):
+        written, = self.names('--dir')
+        mounts = {each['mountPath'] for each
+                  in self.container['volumeMounts']}
+        self.assertIn(written, mounts)
+        for probe in ('startupProbe', 'readinessProbe'):
+            self.assertIn(f'{written}/current',
+                          self.container[probe]['exec']['command'])
+        base = options(BASE / 'nova.conf')
+        found = options(CONFIG_FROM_CLUSTER / 'privsep.conf')
+        self.assertEqual({section for section in base
+                          if 'helper_command' in base[section]}, set(found))
+        for section, helper in found.items():
+            self.assertEqual(
+                base[section]['helper_command'].replace(
+                    '--config-file /etc/nova/nova.conf',
+                    f'--config-dir {written}/current'),
+                helper['helper_command'])
+        # It has the last word.
+        self.assertGreater('privsep.conf', 'nova.conf')
 
 
 class ConfigurationTest(testtools.TestCase):
@@ -209,7 +316,8 @@ class ConfigurationTest(testtools.TestCase):
         for path in (BASE / 'nova.conf', BASE / 'limits.conf',
                      SIDECAR / 'limits.conf'):
             for section, found in options(path).items():
-                if section in ('nova_sys_admin', 'vif_plug_ovs_privileged',
+                if section in ('nova_sys_admin', 'nova_k8s_guests',
+                               'vif_plug_ovs_privileged',
                                'privsep_osbrick', 'oslo_concurrency'):
                     continue
                 group = CONF if section == 'DEFAULT' else CONF[section]

@@ -26,7 +26,8 @@ class Source:
     """Reads one pod, by its name or by its labels and node.
 
     The cost at the API server does not depend on the size of the cluster:
-    one list, then a watch of what the query selects.
+    a list each minute (kube.watch.PERIOD), and a watch in between, of what
+    the query selects.
 
     :param connect: returns a kubernetes.client.ApiClient
     :param container: [kubernetes] container
@@ -55,17 +56,38 @@ class Source:
             return self.budget(self._watch.objects())
         return self.budget(self._open(changed=None).list()[0])
 
+    def pod(self):
+        """Return the one pod that is meant, as last seen, from memory.
+
+        :raises errors.LimitsError: when it may have changed since
+        """
+        if not self._watch:
+            raise errors.Unreadable(watch.NOT_YET)
+        return self._choose(self._watch.objects())
+
     def watch(self, changed, stop):
         self._watch = self._open(changed=changed)
         self._watch.run(stop)
+
+    def latest(self):
+        """Return the pod as last seen, from memory, or None.
+
+        Only for a pod that is read by its name.
+
+        :raises errors.LimitsError: when it may have changed since
+        """
+        if not self._watch:
+            raise errors.Unreadable(watch.NOT_YET)
+        return next(map(self._complete, self._watch.objects()), None)
 
     def budget(self, pods):
         """Return the budget of the one pod that is meant.
 
         :raises errors.Refused: when there is not exactly one
+        :raises errors.NotYet: when its container does not run
         """
         return pod_spec.parse(self._choose(pods), self._container,
-                              'API server')
+                              'API server', running=True)
 
     def _complete(self, pod):
         try:
@@ -116,7 +138,10 @@ def from_conf(conf, environ=os.environ):
     connect = functools.partial(kube_client.api_client, conf)
     # At once, because an error of the operator is worth no waiting.
     connect()
+    guests = kube_client.guests_pod(conf, environ)
+    # Guests are in the pod's cgroup, not in a container's.
+    container = options.container or (pod_spec.WHOLE_POD if guests else None)
     return Source(
         connect, kube_client.namespace(conf, environ),
-        kube_client.pod_name(conf, environ),
-        options.pod_selector, node, options.container, options.api_timeout)
+        kube_client.pod_name(conf, environ), options.pod_selector, node,
+        container, options.api_timeout)

@@ -34,6 +34,10 @@ memory_request_bytes (requests.memory), and hugepages_<size>_bytes
 Where no limit is set, Kubernetes shows the node's allocatable in its place.
 A request of 0 unmasks that: a request that is not set is the limit where
 there is one. A request without a limit cannot be told from one below a limit.
+
+What is shown is what is wished, also while the kubelet has deferred a resize.
+So a growth counts only when the cgroup that this runs in shows it too, or the
+one that [kubernetes] pod_cgroup names.
 """
 
 import os
@@ -66,10 +70,11 @@ class Source:
         for name, request in ((CPU, CPU_REQUEST), (MEMORY, MEMORY_REQUEST)):
             limits[name] = self._number(name, required=True)
             if not limits[name] or requests[request] == 0:
-                limits[name] = None
                 missing.append(f'{self._folder}/{name}' + (
                     f' ({request} is 0: what is shown is the node\'s '
-                    f'allocatable)' if requests[request] == 0 else ''))
+                    f'allocatable)' if limits[name]
+                    else ' (0, which Kubernetes takes for none)'))
+                limits[name] = None
         return budget.Budget(
             source=f'downward API volume {self._folder}',
             cpu_millicores=limits[CPU],
@@ -79,6 +84,9 @@ class Source:
             cpu_request_millicores=requests[CPU_REQUEST],
             memory_request_bytes=requests[MEMORY_REQUEST],
             missing=tuple(missing),
+            unconfirmed=(
+                'a downward API volume shows what is wished; set [kubernetes] '
+                'pod_cgroup to the cgroup that the limits bound'),
             caveats=tuple(
                 f'{name} is not there: where no limit is set, what is shown '
                 f'is the node\'s allocatable, and nothing tells it from a '

@@ -17,6 +17,7 @@ from unittest import mock
 import fixtures
 
 from nova_k8s.accounting import accounts
+from nova_k8s.accounting import overhead
 from tests.unit import base
 
 
@@ -35,3 +36,36 @@ class MeasureTest(base.TestCase):
             reserve.measure.return_value = moves
             self.assertEqual(expected, found.measure())
             self.assertEqual(of_guests, overhead.measure.call_count, now)
+
+
+class ClosedTest(base.TestCase):
+
+    def test_no_new_guests_and_those_that_are_here_start(self):
+        closed = [False]
+        found = accounts.Accounts(
+            mock.Mock(update_resources_interval=60), mock.Mock(
+                return_value=overhead.Need(512, 60, 512)),
+            mock.Mock(mb=0), lambda: 8192, mock.Mock(), lambda: closed[0])
+        here, coming = mock.Mock(uuid='a'), mock.Mock(uuid='b')
+        self.assertIsNone(found.hold(coming))
+        found._overhead.of_claim.return_value = (
+            overhead.Need(512, 60, 512), 'b')
+        self.assertIsNone(found.admit(None))
+        closed[0] = True
+        for reason in (found.hold(coming), found.admit(None)):
+            self.assertIn('is being deleted', reason)
+        self.assertIsNone(found.start(here, []))
+
+
+class HeldTest(base.TestCase):
+
+    def test_what_a_shrink_must_not_take(self):
+        found = accounts.Accounts(
+            mock.Mock(), mock.Mock(), mock.Mock(mb=128), lambda: None,
+            mock.Mock())
+        # A restart knows nothing of its guests before the first audit.
+        self.assertIsNone(found.held_bytes())
+        found._ledger.complete = True
+        self.assertEqual(0, found.held_bytes())
+        found._ledger.add('a', overhead.Need(512, 60, 512))
+        self.assertEqual((512 + 60 + 128) << 20, found.held_bytes())

@@ -41,6 +41,11 @@ class RefusalTest(base.TestCase):
                 limit, others, [SMALL] * number, SMALL)
             self.assertEqual(refused, reason is not None, (limit, number))
 
+    def test_says_that_there_is_no_limit_to_fit_in(self):
+        reason = claims.find_refusal(0, 100, [SMALL], SMALL)
+        for text in ('no limits of the pod', 'nothing new is placed'):
+            self.assertIn(text, reason)
+
     def test_says_the_arithmetic(self):
         reason = claims.find_refusal(1243, 100, [SMALL], SMALL)
         for figure in ('571 MiB', '1243 MiB', '100 MiB', '572 MiB',
@@ -198,7 +203,9 @@ class FollowTest(base.TestCase):
                              '_update_usage_from_migrations'):
                     getattr(tracker, step)(None, instances, 'node')
 
+            self.assertFalse(ledger.complete)
             audit([first])
+            self.assertTrue(ledger.complete)
             ledger.hold('b', coming, 9)
             broken.append(True)
             self.assertRaises(OSError, audit, [second])

@@ -12,6 +12,8 @@
 
 """What is kept for the pod's other processes, and who says so."""
 
+import os
+
 import fixtures
 import nova.conf
 from oslo_config import fixture as config_fixture
@@ -36,6 +38,18 @@ class MeasureTest(test_usage.ProcTest):
         self.qemu()
         self.assertEqual(512000,
                          pod_reserve.measure_kb(self.root / 'cg', self.root))
+
+    def test_a_guest_that_nova_has_forgotten(self):
+        self.write('cg/memory.stat', 'anon 1048576000\n')
+        folder = 'cg/guests/machine/qemu-1-g.libvirt-qemu'
+        self.write(f'{folder}/memory.stat', 'anon 524288000\n')
+        self.write(f'{folder}/emulator/cgroup.procs', '100\n')
+        self.qemu()
+        name, = usage.guests(self.root)
+        for known, expected in ((None, 512000), ({name}, 512000),
+                                ({'another'}, 1024000)):
+            self.assertEqual(expected, pod_reserve.measure_kb(
+                self.root / 'cg', self.root, known))
 
     def test_others_beside_guests_without_cgroups(self):
         self.write('cg/memory.stat', 'anon 1048576000\n')
@@ -110,6 +124,22 @@ class PodReserveTest(base.TestCase):
         self.assertEqual(704, found.mb)
         self.assertIn('/some', self.log.output)
 
+    def test_auto_in_a_guests_pod(self):
+        self.flags(group='kubernetes', pod_name='guests-kube-1',
+                   node_name='kube-1')
+        find = self.useFixture(fixtures.MockPatch(
+            'nova_k8s.confinement.cgroup.guests_pod_folder',
+            return_value=None)).mock
+        found = pod_reserve.from_conf(CONF)
+        self.assertEqual(128, found.mb)
+        # Once it is there.
+        find.return_value = '/some'
+        for used, expected in ((62, 128), (97, 192), (0, 192)):
+            self.measured(used * 1024)
+            found.measure()
+            self.assertEqual(expected, found.mb)
+        self.assertEqual(128, pod_reserve.from_conf(CONF, look=False).mb)
+
     def test_auto_after_a_peak(self):
         # One step, which was kept for ever once.
         self.flags(group='kubernetes', pod_cgroup='/some')
@@ -158,12 +188,38 @@ class PodReserveTest(base.TestCase):
                     'reserved_memory_mb': 'auto', **options})
                 pod_reserve.from_conf(CONF).measure()
                 found = [line for line in log.output.splitlines()
-                         if 'may be those of another' in line]
+                         if 'may be that of another' in line]
                 self.assertEqual(1 if warned else 0, len(found))
                 if warned:
                     for name in (f'] {warned})', 'pod_cgroup',
                                  'reserved_memory_mb'):
                         self.assertIn(name, found[0])
+
+    def test_auto_in_the_cgroup_that_is_meant(self):
+        self.measured(600 * 1024)
+        self.flags(group='kubernetes', container='compute')
+        folder = self.folder()
+        self.useFixture(fixtures.MockPatchObject(
+            pod_reserve.cgroup, 'own_folder', lambda: folder))
+        for text, limit_bytes, warned in (
+                # All in one container: it is the right one.
+                ('4294967296', 4 << 30, False),
+                # memory: 4G, in whole pages.
+                ('3999997952', 4000000000, False),
+                ('1073741824', 4 << 30, True),
+                ('max', 4 << 30, True),
+                ('max', None, True),
+                (None, 4 << 30, True)):
+            if text is None:
+                os.unlink(folder + '/memory.max')
+            else:
+                with open(folder + '/memory.max', 'w') as f:
+                    f.write(text + '\n')
+            with fixtures.FakeLogger(
+                    'nova_k8s.accounting.pod_reserve') as log:
+                pod_reserve.from_conf(CONF, limit_bytes)
+                self.assertEqual(warned, 'may be that of' in log.output,
+                                 (text, limit_bytes))
 
     def test_auto_elsewhere(self):
         self.assertEqual(256, pod_reserve.from_conf(CONF, look=False).mb)

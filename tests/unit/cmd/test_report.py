@@ -17,6 +17,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 from unittest import mock
 import warnings
@@ -53,6 +54,14 @@ def workload(name='compute', kind='Deployment', container='libvirt',
         'requests': requests}}]}
     return {'kind': kind, 'metadata': {'name': name, 'namespace': 'a'},
             'spec': spec if kind == 'Pod' else {'template': {'spec': spec}}}
+
+
+def running():
+    """A pod as the API server shows it."""
+    found = workload(kind='Pod')
+    found['status'] = {'phase': 'Running', 'containerStatuses': [
+        {'name': 'libvirt', 'state': {'running': {}}}]}
+    return found
 
 
 class ReportTestBase(base.TestCase):
@@ -123,14 +132,31 @@ class FormatTest(ReportTestBase):
                            'max_unit': 16384, 'step_size': 1,
                            'allocation_ratio': 1.0}}, found['inventory'])
         self.assertEqual([], found['warnings'])
-        note, = found['notes']
-        self.assertIn('reserved_memory_mb = auto', note)
+        memory, ratio = found['notes']
+        self.assertIn('reserved_memory_mb = auto', memory)
+        for word in ('VCPU and MEMORY_MB', 'cpu_allocation_ratio',
+                     'ram_allocation_ratio', 'nova-k8s status'):
+            self.assertIn(word, ratio)
 
     def test_no_notes(self):
         found = json.loads(self.succeed(
             '--manifest', self.manifest(), *MACHINE, '--format', 'json',
-            '--config-file', self.nova_conf(reserved_memory_mb='256')))
+            '--config-file', self.nova_conf(
+                'cpu_allocation_ratio = 2.0\nram_allocation_ratio = 1.0',
+                reserved_memory_mb='256')))
         self.assertEqual([], found['notes'])
+
+    def test_ratio_that_placement_may_have_another_of(self):
+        for options, classes in (
+                ('initial_cpu_allocation_ratio = 1.0', 'VCPU and MEMORY_MB'),
+                # As for Nova: not set.
+                ('cpu_allocation_ratio = 0.0', 'VCPU and MEMORY_MB'),
+                ('cpu_allocation_ratio = 1.0', 'MEMORY_MB')):
+            note, = json.loads(self.succeed(
+                '--manifest', self.manifest(), *MACHINE, '--format', 'json',
+                '--config-file', self.nova_conf(
+                    options, reserved_memory_mb='256')))['notes']
+            self.assertIn(f'The ratio of {classes} is that of a new', note)
 
     def test_json(self):
         self._check(json.loads(self.succeed(
@@ -156,6 +182,25 @@ class FormatTest(ReportTestBase):
         out = self.succeed('--manifest', path, *MACHINE, '--config-file',
                            self.nova_conf(reserved_memory_mb='300'))
         self.assertNotIn('auto', out)
+
+    def test_flavors_in_80_columns(self):
+        path = self.manifest(workload(cpu='512', memory='4000Gi'))
+        with fixtures.EnvironmentVariable('COLUMNS', '80'):
+            out = self.succeed(
+                '--manifest', path, '--machine', 'cpus=512,memory=4096Gi',
+                '--flavor', '128,1048576', '--flavor', '1,512')
+        # Of what people read in tables, no word is cut.
+        self.assertNotIn('…', out)
+        rows = [[cell.strip() for cell in re.split('[│┃]', line)[1:-1]]
+                for line in out.splitlines()]
+        self.assertIn(['vCPUs', 'memory', 'overhead', 'fit', 'bounded by',
+                       'left over'], rows)
+        self.assertIn(['vCPUs', 'memory', 'placed', 'need', 'limit',
+                       'estimate'], rows)
+        stock = [row for row in rows if row[:2] == ['1', '512 MiB']][1]
+        self.assertEqual(['4096000 MiB', 'fits'], stock[-2:])
+        # It cannot be known whether the kernel ends a guest.
+        self.assertIn('What a guest costs is an estimate', out)
 
     def test_warnings(self):
         path = self.manifest({
@@ -211,7 +256,8 @@ class ManifestTest(ReportTestBase):
         found = json.loads(self.succeed(
             '--manifest', path, '--container', '*', *MACHINE, '--format',
             'json'))
-        self.assertEqual(4, found['inventory']['VCPU']['total'])
+        # Guests are in one of the two.
+        self.assertEqual(2, found['inventory']['VCPU']['total'])
 
     def test_wins_over_nova_conf(self):
         found = json.loads(self.succeed(
@@ -431,8 +477,35 @@ class ApiTest(ReportTestBase):
             namespace='a', pod_name='compute', api_timeout=1),
             *MACHINE, '--format', 'json')
 
+    def test_pod_that_is_being_deleted(self):
+        pod = running()
+        pod['metadata']['deletionTimestamp'] = '2026-11-24T20:30:00Z'
+        self.server.will_list(pod)
+        found = json.loads(self.succeed(*self.args))
+        for record in found['inventory'].values():
+            self.assertEqual(record['total'], record['reserved'])
+        self.assertEqual(7, found['inventory']['VCPU']['total'])
+        self.assertIn('2026-11-24T20:30:00Z', found['warnings'][0])
+
+    def test_pod_that_does_not_run(self):
+        self.server.will_list(workload(kind='Pod'))
+        self.fail_with('container libvirt does not run', args=self.args)
+
+    def test_cgroup_that_allows_less(self):
+        folder = self.folder()
+        for name, text in (('cgroup.controllers', ''),
+                           ('memory.max', str(2 ** 31))):
+            with open(f'{folder}/{name}', 'w', encoding='utf-8') as f:
+                f.write(text)
+        self.server.will_list(running())
+        CONF.set_override('pod_cgroup', folder, 'kubernetes')
+        self.addCleanup(CONF.clear_override, 'pod_cgroup', 'kubernetes')
+        found = json.loads(self.succeed(*self.args))
+        self.assertEqual(2048, found['inventory']['MEMORY_MB']['total'])
+        self.assertIn(f'{folder}/memory.max', found['warnings'][0])
+
     def test_read(self):
-        pod = workload(kind='Pod')
+        pod = running()
         self.server.will_list(pod)
         found = json.loads(self.succeed(*self.args))
         self.assertEqual('Pod a/compute, container libvirt (API server)',
@@ -462,7 +535,7 @@ class ApiTest(ReportTestBase):
                        args=self.args)
 
     def test_stale(self):
-        self.server.will_list(workload(kind='Pod'))
+        self.server.will_list(running())
         self.succeed(*self.args)
         checkpoint.save(CONF, budget.Budget('Pod a/compute', 3000, GI))
         self._forget()
@@ -476,7 +549,7 @@ class ApiTest(ReportTestBase):
 
     def test_writes_nothing(self):
         # It may run beside nova-compute, or as another user.
-        self.server.will_list(workload(kind='Pod'))
+        self.server.will_list(running())
         self.succeed(*self.args)
         self.assertEqual([], os.listdir(self.state_path))
 

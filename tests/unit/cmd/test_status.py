@@ -19,25 +19,31 @@ import json
 import time
 
 import fixtures
-import nova.conf
+import nova.conf as nova_conf
 from oslo_config import fixture as config_fixture
 from rich import console
 import yaml
 
 from nova_k8s.cmd import main
 from nova_k8s.cmd import status
+from nova_k8s import conf
+from nova_k8s.elastic import mover
 from nova_k8s import errors
 from nova_k8s.kube import node
 from nova_k8s.limits import budget
+from nova_k8s.limits import watcher
 from nova_k8s.service import reasons
 from nova_k8s.service import record as records
+from nova_k8s.util import statefile
 from tests.unit import base
 
-CONF = nova.conf.CONF
+CONF = nova_conf.CONF
 NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.timezone.utc)
 
 CORDONED = frozenset((node.CORDONED,))
 NOTHING = frozenset()
+PROVIDER = '5c1d4c8e-0000-4000-8000-000000000002'
+SERVICE = '5c1d4c8e-0000-4000-8000-000000000001'
 ENABLED = reasons.Record(False)
 OURS = reasons.Record(True, 'AUTO: cordoned (Kubernetes node kube-1)')
 THEIRS = reasons.Record(True, 'maintenance')
@@ -45,6 +51,10 @@ THEIRS = reasons.Record(True, 'maintenance')
 
 def kept(acted=NOTHING, overridden=NOTHING):
     return reasons.Kept(acted, overridden)
+
+
+def nova(record, up=True, seen=NOW, vcpus=4):
+    return status.Nova(record, SERVICE, up, seen, vcpus, 4096, 3, PROVIDER)
 
 
 class CompareTest(base.TestCase):
@@ -128,10 +138,19 @@ api_timeout = 2
 node_name = kube-1
 """)
         self.state_path = folder
-        self.nova = status.Nova(ENABLED, True, NOW, 4, 4096, 3)
+        self.nova = nova(ENABLED)
         self.node = node.Node('kube-1', 'uid-1')
         self.useFixture(fixtures.MockPatchObject(
             status, 'ask_nova', lambda: self._answer(self.nova)))
+        self.inventory = {
+            'VCPU': {'total': 4, 'reserved': 0, 'allocation_ratio': 4.0},
+            'MEMORY_MB': {'total': 4096, 'reserved': 256,
+                          'allocation_ratio': 1.0},
+            'DISK_GB': {'total': 10, 'allocation_ratio': 1.0}}
+        self.useFixture(fixtures.MockPatchObject(
+            status, 'ask_placement',
+            lambda provider: self._answer(
+                {PROVIDER: self.inventory}[provider])))
         self.useFixture(fixtures.MockPatchObject(
             status, '_libvirt_guests', lambda: 3))
         self.useFixture(fixtures.MockPatchObject(
@@ -174,18 +193,21 @@ node_name = kube-1
             found['nova'])
         self.assertEqual({'guests': 3}, found['libvirt'])
         self.assertEqual(
-            ['cordoned', 'ready', 'limits', 'budget', 'guests'],
+            ['cordoned', 'ready', 'limits', 'budget', 'ratios', 'guests'],
             [part['name'] for part in found['parts']])
         self.assertEqual(
             {'cordoned': 'follows', 'ready': 'follows', 'limits': 'follows',
-             'budget': 'off', 'guests': 'counted'}, self._states())
+             'budget': 'off', 'ratios': 'follows', 'guests': 'counted'},
+            self._states())
+        self.assertEqual(['VCPU', 'MEMORY_MB'], list(found['placement']))
+        self.assertEqual(4.0, found['placement']['VCPU']['allocation_ratio'])
 
     def test_cordoned(self):
         self.node = node.Node('kube-1', 'uid-1', cordoned=True)
         self.assertIn('behind', self._states()['cordoned'])
-        self.nova = status.Nova(OURS, True, NOW, 4, 4096, 3)
+        self.nova = nova(OURS)
         records.File(self.state_path, 'host-1', 'kube-1').save(
-            kept(CORDONED))
+            kept(CORDONED), SERVICE)
         found = self._status()
         part = found['parts'][0]
         self.assertEqual('yes', part['kubernetes'])
@@ -203,7 +225,7 @@ node_name = kube-1
         self.assertIn('behind', part['state'])
 
     def test_nova_compute_is_down(self):
-        self.nova = status.Nova(ENABLED, False, None, 4, 4096, 3)
+        self.nova = nova(ENABLED, up=False, seen=None)
         self.assertEqual(
             {'cordoned', 'ready', 'limits', 'guests'},
             {name for name, state in self._states().items()
@@ -226,7 +248,7 @@ node_name = kube-1
         self.assertEqual('follows', self._states()['limits'])
 
     def test_limits_are_not_followed(self):
-        self.nova = status.Nova(ENABLED, True, NOW, 8, 4096, 3)
+        self.nova = nova(ENABLED, vcpus=8)
         self.assertIn('behind', self._states()['limits'])
         self._write(self.state_path + '/pod.yaml', '{')
         self.assertIn('unknown', self._states()['limits'])
@@ -240,6 +262,40 @@ node_name = kube-1
                          found['budget']['read_at'])
         self.assertEqual(4000, found['budget']['limits']['cpu_millicores'])
         self.assertIn('4000 millicores', found['parts'][3]['nova'])
+
+    def test_ratio_of_an_inventory_that_was_there_before(self):
+        self._options('initial_cpu_allocation_ratio = 1.0')
+        part = self._ratios()
+        self.assertEqual('VCPU 4.0, MEMORY_MB 1.0', part['nova'])
+        self.assertEqual(
+            'kept: not initial_cpu_allocation_ratio = 1.0, which a new '
+            'inventory has; cpu_allocation_ratio would count', part['state'])
+
+    def test_ratio_that_was_set(self):
+        self._options('cpu_allocation_ratio = 1.0')
+        self.assertEqual('behind: [DEFAULT] cpu_allocation_ratio = 1.0',
+                         self._ratios()['state'])
+        self.inventory['VCPU']['allocation_ratio'] = 1.0
+        self.assertEqual('follows', self._ratios()['state'])
+
+    def test_placement_does_not_answer(self):
+        self.inventory = errors.Unreadable('answered 500')
+        self.assertEqual('unknown: Placement: answered 500',
+                         self._ratios()['state'])
+        self.assertIsNone(self._status()['placement'])
+        self.nova = RuntimeError('no broker')
+        self.assertIn('no broker', self._ratios()['state'])
+
+    def _options(self, line):
+        with open(self.conf_file, encoding='utf-8') as f:
+            text = f.read()
+        self._write(self.conf_file, text.replace(
+            '[DEFAULT]', f'[DEFAULT]\n{line}'))
+
+    def _ratios(self):
+        found, = [part for part in self._status()['parts']
+                  if part['name'] == 'ratios']
+        return found
 
     def test_table(self):
         self.node = errors.Unreadable('[brackets] are no markup')
@@ -255,3 +311,40 @@ node_name = kube-1
         with fixtures.MonkeyPatch('sys.stderr', stderr):
             self.assertEqual(1, main.main([
                 'status', '--config-file', self.conf_file]))
+
+
+class BoundaryTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        conf.register_opts(CONF)
+        self.flags = self.useFixture(config_fixture.Config(CONF)).config
+        self.flags(state_path=self.folder())
+        self.state = watcher.State(budget.Budget(
+            'Pod a/b', 4000, 2 ** 33, pod=budget.Reference(
+                'Pod', 'b', 'uid', 'a')))
+
+    def test_off(self):
+        self.assertEqual((), status._elastic(self.state))
+
+    def test_not_yet(self):
+        self.flags(elastic=True, group='kubernetes')
+        for state in (self.state, None):
+            part, = status._elastic(state)
+            self.assertEqual('unknown: nova-compute has not looked yet',
+                             part.state)
+
+    def test_what_was_seen(self):
+        self.flags(elastic=True, group='kubernetes')
+        statefile.write(mover.path(CONF), {
+            'key': 'uid', 'smallest': [4096, 2000], 'largest': [65536, 32000],
+            'wished': [12288, 6000], 'allocated': [8192, 4500],
+            'enforced': [8192, 4000], 'used': [4096, 2000],
+            'why': 'room was idle'})
+        part, = status._elastic(self.state)
+        self.assertEqual(
+            'min 4096 MiB, 2 cores\nwished 12288 MiB, 6 cores\n'
+            'allocated 8192 MiB, 4.5 cores\nenforced 8192 MiB, 4 cores\n'
+            'max 65536 MiB, 32 cores', part.kubernetes)
+        self.assertEqual(('used 4096 MiB, 2 cores', 'room was idle'),
+                         (part.nova, part.state))

@@ -138,6 +138,17 @@ class BoundTest(base.TestCase):
             self.assertEqual((total, reserved),
                              (last[VCPU]['total'], last[VCPU]['reserved']))
 
+    def test_closed_keeps_the_limits(self):
+        # So that what is here may still move away: Placement refuses a move
+        # of what is larger than max_unit.
+        stock = {VCPU: record(64, reserved=2)}
+        found = bounds.apply(stock, {VCPU: 8}, {}, closed=True)
+        self.assertEqual((8, 8, 8), (
+            found[VCPU]['total'], found[VCPU]['reserved'],
+            found[VCPU]['max_unit']))
+        self.assertEqual(2, bounds.apply(stock, {VCPU: 8}, found)[VCPU][
+            'reserved'])
+
     @hypothesis.given(STEPS, st.integers(0, 10 ** 6), st.integers(0, 10 ** 6))
     def test_what_is_here_may_leave(self, steps, vcpus, memory_mb):
         # Placement's own check of an allocation that is moved.
@@ -322,3 +333,21 @@ class WarningsTest(base.TestCase):
             ('requests.cpu',), ('requests.memory',), ('limits.cpu',),
             ('limits.memory',), cpu=5000, memory=9 * GI,
             cpu_request_millicores=1, memory_request_bytes=1)
+
+
+class CapTest(base.TestCase):
+    """What the pod is about to shrink to."""
+
+    def test_the_smaller_one(self):
+        limits = {bounds.VCPU: 8, bounds.MEMORY_MB: 4096}
+        self.assertEqual(limits, bounds.cap(limits, None))
+        self.assertEqual({bounds.VCPU: 3, bounds.MEMORY_MB: 4096},
+                         bounds.cap(limits, (8192, 3500)))
+        self.assertEqual({bounds.VCPU: 8, bounds.MEMORY_MB: 1024},
+                         bounds.cap(limits, (1024, 9000)))
+
+    def test_where_the_machine_is_the_limit(self):
+        self.assertEqual(
+            {bounds.VCPU: 3, bounds.MEMORY_MB: 0},
+            bounds.cap({bounds.VCPU: None, bounds.MEMORY_MB: 0},
+                       (1024, 3000)))

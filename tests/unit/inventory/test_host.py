@@ -104,6 +104,22 @@ class HereTest(base.TestCase):
         connection.close.assert_called_once_with()
 
 
+class AwaitTest(base.TestCase):
+
+    def test_libvirt_that_comes_later(self):
+        log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
+        self.useFixture(fixtures.MockPatchObject(host, '_WAIT', 0))
+        answers = [None, None, None, 'it']
+        self.useFixture(fixtures.MockPatchObject(
+            host, 'ask_libvirt', lambda uri: answers.pop(0)))
+        host.await_libvirt('test:///x')
+        self.assertEqual([], answers)
+        self.assertEqual(1, log.output.count('Waiting for libvirt'))
+        answers.append('it')
+        host.await_libvirt('test:///x')
+        self.assertEqual(1, log.output.count('Waiting for libvirt'))
+
+
 class StockTest(base.TestCase):
 
     MACHINE = host.Machine(8, 16384, 'given')

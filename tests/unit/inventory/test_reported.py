@@ -53,6 +53,24 @@ class BoundTest(base.TestCase):
             self.assertEqual(record(9), records['DISK_GB'])
             self.assertIs(changed, wake)
 
+    def test_pod_that_is_being_deleted(self):
+        present = [budget.Budget('Pod a/b', 4000, 8 * 2 ** 30)]
+        found = reported.Reported(lambda: present[0], 'error')
+        stock = {bounds.VCPU: record(64), bounds.MEMORY_MB: record(16384)}
+        found.bound(stock)
+        self.assertEqual(8192, found.memory_limit_mb())
+        present[0] = budget.Budget('Pod a/b', 4000, 8 * 2 ** 30,
+                                   deletion_time='soon')
+        # The next audit has the publisher tell it.
+        self.assertTrue(found.bound(stock)[1])
+        for name, total in ((bounds.VCPU, 4), (bounds.MEMORY_MB, 8192)):
+            self.assertEqual((total, total), tuple(
+                found._wanted()[name][key] for key in ('total', 'reserved')))
+        # A guest that Placement let through before is refused by whoever
+        # asks, and those that are here use what they may.
+        self.assertTrue(found.closed)
+        self.assertEqual(8192, found.memory_limit_mb())
+
     def test_change_is_for_the_publisher(self):
         present = [budget.Budget('Pod a/b', 4000, 8 * 2 ** 30)]
         found = reported.Reported(lambda: present[0], 'error')

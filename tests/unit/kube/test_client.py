@@ -131,6 +131,24 @@ class NamesTest(base.TestCase):
         self.assertEqual(
             'c', kube_client.pod_name(self.conf(pod_name=None), {}))
 
+    def test_guests_pod(self):
+        environ = {'NODE_NAME': 'kube-1', 'POD_NAME': 'nova-compute-x'}
+        for options, expected in (
+                ({}, None), ({'guests_pod': '/t'}, 'guests-kube-1'),
+                ({'pod_name': 'guests-kube-1'}, 'guests-kube-1'),
+                ({'pod_name': 'guests-kube-2'}, None),
+                ({'guests_pod': '/t', 'limits_from': 'manifest'}, None),
+                ({'guests_pod': '/t', 'pod_selector': 'a=b'}, None)):
+            conf = self.conf(**{'guests_pod': None, 'pod_name': None,
+                                'limits_from': 'api', 'pod_selector': None,
+                                **options})
+            self.assertEqual(expected, kube_client.guests_pod(conf, environ),
+                             options)
+            self.assertIsNone(kube_client.guests_pod(conf, {}))
+            if expected:
+                self.assertEqual(expected,
+                                 kube_client.pod_name(conf, environ))
+
     def test_node_name(self):
         environ = {'NODE_NAME': 'b'}
         self.assertEqual('a', kube_client.node_name(
@@ -227,6 +245,15 @@ class ExplainTest(base.TestCase):
         # The client has a status of 0 for it, and several lines.
         self.assertIn('SSLError', self._explain(client.ApiException(
             0, 'SSLError\ncertificate verify failed')))
+
+    def test_tls_as_older_clients_have_it(self):
+        try:
+            try:
+                raise client.ApiException(status=0, reason='SSLError\nexpired')
+            except client.ApiException as exc:
+                exc.body.decode('utf-8')
+        except AttributeError as exc:
+            self.assertIn('SSLError expired', self._explain(exc))
 
     def test_reason_of_a_repetition(self):
         self.assertIn('because', self._explain(

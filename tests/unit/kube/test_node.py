@@ -45,6 +45,16 @@ class FromDictTest(base.TestCase):
     def test_ready(self):
         self._check((False, True, False), body([PRESSURE, ready()]))
 
+    def test_what_the_size_of_a_guests_pod_depends_on(self):
+        found = body([ready()])
+        found['metadata']['annotations'] = {'nova-k8s/guests-cpu': '50%'}
+        found['status']['allocatable'] = {'cpu': '8'}
+        seen = node.from_dict(found)
+        self.assertEqual(({'nova-k8s/guests-cpu': '50%'}, {'cpu': '8'}),
+                         (seen.annotations, seen.allocatable))
+        # What changes with every heartbeat is no other node.
+        self.assertEqual(node.from_dict(body([ready()])), seen)
+
     def test_cordoned(self):
         self._check((True, True, False),
                     body([ready()], unschedulable=True))

@@ -114,6 +114,9 @@ class WatchTest(WatchTestBase):
 
     def test_silence(self):
         self.useFixture(fixtures.MockPatchObject(watch, 'SILENCE', 0.2))
+        # That the server answers others is no matter here.
+        self.useFixture(fixtures.MockPatchObject(
+            watch.Watch, '_ask_whether_it_answers'))
         self.watch._timeout = 0.1
         self.server.will_watch({
             'type': 'BOOKMARK', 'object': {
@@ -314,6 +317,67 @@ class FailureTest(WatchTestBase):
         self.assertTrue(self.watch._problem)
         self._works()
         self.assertGreater(time.monotonic() - began, watch.PROBATION / 2)
+
+
+class SilentTest(WatchTestBase):
+    """A server that hangs, while nothing happens."""
+
+    def setUp(self):
+        super().setUp()
+        self.watch._timeout = 0.5
+        self._start()
+        self._works()
+        self._await(lambda: self.server.watched)
+
+    def test_noticed_within_two_timeouts(self):
+        self.server.will_hang()
+        began = time.monotonic()
+        self._fails(self.server.url)
+        # And half of one, for what else runs on this machine.
+        self.assertLess(time.monotonic() - began, 2.5 * 0.5)
+        # The watch itself has not noticed.
+        self.assertEqual(0, self.watch._failures)
+
+    def test_told_once_and_recovers(self):
+        while self.changed.acquire(blocking=False):
+            pass
+        self.server.will_hang()
+        self._fails()
+        self.assertTrue(self.changed.acquire(timeout=1))
+        self.server.will_list(pod())
+        self.server.release.set()
+        self._works()
+        self.assertTrue(self.changed.acquire(timeout=1))
+        self.assertEqual(['4'], self._seen())
+
+    def test_refusal_is_an_answer(self):
+        # The watch says what is wrong, when it is opened the next time.
+        asked = len(self.server.requests)
+        self.server.will_refuse(403, 'because')
+        self._await(lambda: len(self.server.requests) > asked + 2)
+        self.assertIsNone(self.watch._problem)
+
+    def test_connection_that_is_not_made(self):
+        # An API server that restarts: the watch notices, and forgives it.
+        self.broken.append(ConnectionRefusedError('refused'))
+        self.watch._kept = None
+        connected = self.connected
+        self._await(lambda: self.connected > connected + 1)
+        self.assertIsNone(self.watch._problem)
+
+    def test_connection_is_kept(self):
+        connected = self.connected
+        asked = len(self.server.requests)
+        self._await(lambda: len(self.server.requests) > asked + 2)
+        self.assertLessEqual(self.connected, connected + 1)
+
+    def test_not_asked_while_the_watch_fails(self):
+        self.server.will_watch(status=403, lasts=0)
+        self.server.release.set()
+        self._fails('403')
+        self.server.will_hang()
+        time.sleep(1)
+        self.assertIn('403', self.watch._problem)
 
 
 class HotLoopTest(WatchTestBase):

@@ -12,6 +12,7 @@
 
 """What is kept of the budget, and what a start makes of it."""
 
+import dataclasses
 import json
 import os
 from unittest import mock
@@ -30,8 +31,13 @@ FULL = budget.Budget(
     hugepages=(('1Gi', 2 ** 31), ('2Mi', 2 ** 22)),
     ephemeral_storage_bytes=2 ** 30, cpu_request_millicores=500,
     memory_request_bytes=2 ** 32, missing=('spec.x', 'spec.y'), caveats=('z',),
-    node_name='node-1', resize_pending='Deferred: later',
+    node_name='node-1', deletion_time='2026-11-24T20:30:00Z', generation=7,
+    resizing='it is', unconfirmed='nobody says', withheld='8 cores',
+    resize_error='cannot',
+    resize_pending='Deferred: later',
     pod=budget.Reference('Pod', 'b', 'uid-1', 'a'))
+SETTLED = dataclasses.replace(FULL, resizing=None, unconfirmed=None)
+NOT_YET = errors.NotYet('Pod a/b: container c does not run')
 UNREADABLE = errors.Unreadable('Pod a/b: cannot be read')
 
 
@@ -67,7 +73,7 @@ class KeptTest(LastTestBase):
 
     def test_round_trip(self):
         found, read_at = checkpoint.load(self.saved())
-        # Two of its fields do not count when budgets are compared.
+        # Some of its fields do not count when budgets are compared.
         self.assertEqual(vars(FULL), vars(found))
         self.assertIsInstance(hash(found), int)
         self.assertRegex(read_at, r'^20\d\d-.*\+00:00$')
@@ -239,10 +245,35 @@ class FirstTest(LastTestBase):
                           self._source(errors.Refused('is not there')))
 
     def test_nothing_kept_waits(self):
-        source = self._source(UNREADABLE, UNREADABLE, FULL)
+        source = self._source(UNREADABLE, UNREADABLE, SETTLED)
         state = checkpoint.resume(self.conf(api_timeout=1), source)
-        self.assertEqual(watcher.State(FULL), state)
+        self.assertEqual(watcher.State(SETTLED), state)
         self.assertEqual(3, source.read.call_count)
+
+    def test_growth_that_is_not_yet_true_waits_over_a_restart(self):
+        # What is kept is the memory of the process before.
+        wished = dataclasses.replace(
+            FULL, cpu_millicores=64000, unconfirmed=None)
+        for generation, expected in ((7, 4500), (8, 4500)):
+            state = checkpoint.resume(self.saved(), self._source(
+                dataclasses.replace(wished, generation=generation)))
+            self.assertEqual(expected, state.budget.cpu_millicores)
+        state = checkpoint.resume(self.saved(), self._source(
+            dataclasses.replace(wished, resizing=None)))
+        self.assertEqual(64000, state.budget.cpu_millicores)
+
+    def test_what_does_not_hold_guests_yet_is_waited_for(self):
+        for conf in (self.conf(api_timeout=1), self.saved(api_timeout=1)):
+            source = self._source(NOT_YET, SETTLED)
+            self.assertEqual(watcher.State(SETTLED),
+                             checkpoint.start(conf, source))
+            self.assertEqual(2, source.read.call_count)
+
+    def test_what_does_not_hold_guests_yet_is_no_reason_to_forget(self):
+        conf = self.saved(api_timeout=1)
+        source = mock.Mock(**{'read.side_effect': NOT_YET})
+        self.assertRaises(errors.NotYet, checkpoint.start, conf, source)
+        self.assertEqual(FULL, checkpoint.load(conf)[0])
 
     def test_nothing_kept_fails_in_the_end(self):
         source = mock.Mock(**{'read.side_effect': UNREADABLE})

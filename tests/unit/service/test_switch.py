@@ -13,6 +13,7 @@
 
 """Whether the compute service is disabled, in every order of events."""
 
+import dataclasses
 import itertools
 import pathlib
 from unittest import mock
@@ -66,6 +67,8 @@ class World:
         self.told = []
         self.crash_at = None
         self.failures = 0
+        self.uuid = 'service-1'
+        self.before_write = None
         self.start()
 
     # What the Switch uses
@@ -75,24 +78,33 @@ class World:
 
     def read(self):
         self._count('read')
+        self.seen = self.record
         return self.record
 
     def write(self, record):
         self._count('before')
-        self.record = record
+        if self.before_write:
+            self.before_write()
+        # As Nova does: what is to change, over whatever is there by now.
+        for field in ('disabled', 'reason'):
+            wanted = getattr(record, field)
+            if wanted != getattr(self.seen, field):
+                self.record = dataclasses.replace(
+                    self.record, **{field: wanted})
+        self.seen = self.record
         self._count('after')
-        return record
+        return self.record
 
     def report(self):
         self._count('report')
         self.trait = self.record.disabled
 
-    def load(self):
-        return self.disk
+    def load(self, uuid):
+        return self.disk and self.disk.get(uuid)
 
-    def save(self, known):
+    def save(self, known, uuid):
         self._count('before')
-        self.disk = known
+        self.disk = {uuid: known}
         self._count('after')
 
     def latest(self):
@@ -150,9 +162,11 @@ class World:
 
     def _admin_disable(self):
         self.record, self.trait = MAINTENANCE, True
+        self.switch.heard(False)
 
     def _admin_enable(self):
         self.record, self.trait = ENABLED, False
+        self.switch.heard(True)
 
     def _libvirt_loss(self):
         self.connected = False
@@ -421,6 +435,165 @@ class DownTest(base.TestCase):
             self.assertEqual(BY_CORDON, world.record)
 
 
+class BetweenTest(base.TestCase):
+    """An administrator's word between our read and our write."""
+
+    def setUp(self):
+        super().setUp()
+        self.log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
+
+    def _worlds(self, word, late):
+        """The worlds in which a word comes before each of the writes.
+
+        :param late: whether it is heard only when all was written
+        """
+        for order in ((CORDON,), (LOSS,), (CORDON, UNCORDON), (LOSS, RETURN),
+                      (CORDON, LOSS), (CORDON, LOSS, RETURN),
+                      (LOSS, CORDON, UNCORDON)):
+            for index in itertools.count():
+                world = World()
+                world.step()
+                for event in order[:-1]:
+                    world.happen(event)
+                writes = itertools.count()
+                before = world.record
+                seen = []
+
+                def speak():
+                    if next(writes) == index:
+                        seen.append(world.record)
+                        getattr(world, '_' + word.replace(' ', '_'))()
+                        if late:
+                            world.switch._words.clear()
+
+                world.before_write = speak
+                world.happen(order[-1])
+                world.before_write = None
+                if not seen:
+                    break
+                if late:
+                    world.switch.heard(word == ENABLE)
+                    world.step()
+                yield order, index, before, world
+
+    def _test_disables(self, late):
+        number = 0
+        for order, index, _, world in self._worlds(DISABLE, late):
+            number += 1
+            for event in (None, UNCORDON, RETURN, CORDON, UNCORDON, RESTART):
+                if event:
+                    world.happen(event)
+                self.assertTrue(
+                    world.record.disabled and not world.record.ours,
+                    (order, index, event, world.record))
+                self.assertTrue(world.trait)
+        self.assertGreater(number, 6)
+
+    def test_disables(self):
+        self._test_disables(late=False)
+        self.assertIn('An administrator disabled the compute service of '
+                      'host-1 while it was being written', self.log.output)
+
+    def test_disables_and_is_heard_late(self):
+        self._test_disables(late=True)
+
+    def _test_enables(self, late):
+        number = 0
+        for order, index, before, world in self._worlds(ENABLE, late):
+            if not before.disabled and index == 0:
+                # It was enabled already: no word in spite of anything.
+                continue
+            number += 1
+            for event in (None, RESTART):
+                if event:
+                    world.happen(event)
+                self.assertEqual(ENABLED, world.record,
+                                 (order, index, event))
+                self.assertFalse(world.trait)
+        self.assertGreater(number, 6)
+
+    def test_enables(self):
+        self._test_enables(late=False)
+
+    def test_enables_and_is_heard_late(self):
+        self._test_enables(late=True)
+
+    def test_the_reason_is_kept_where_it_can_be(self):
+        kept = [world.record for *_, world in self._worlds(DISABLE, False)]
+        self.assertIn(MAINTENANCE, kept)
+        self.assertIn(reasons.Record(True, reasons.OVERWRITTEN), kept)
+
+    def test_a_failure_meanwhile_does_not_lose_the_word(self):
+        world = World()
+        world.happen(CORDON)
+
+        def fail():
+            world.before_write = None
+            world._admin_disable()
+            world.failures = 3
+
+        world.before_write = fail
+        world.happen(LOSS)
+        self.assertEqual(reasons.Record(True, reasons.OVERWRITTEN),
+                         world.record)
+
+    def test_enabled_before_it_was_cordoned_and_is_heard_late(self):
+        # As where Placement, which Nova tells first, is slow.
+        world = World()
+        world.step()
+        world.happen(CORDON)
+        world.switch.heard(True)
+        world.step()
+        self.assertEqual((BY_CORDON, True), (world.record, world.trait))
+        world.happen(UNCORDON)
+        self.assertEqual(ENABLED, world.record)
+
+    def test_words_of_no_consequence(self):
+        # Nova's deprecated API of hosts says so and writes nothing.
+        world = World()
+        world.step()
+        for enabled in (False, True, False):
+            world.switch.heard(enabled)
+            world.step()
+        self.assertEqual(ENABLED, world.record)
+
+
+class AnewTest(base.TestCase):
+    """The record of the service is deleted and made anew."""
+
+    def _anew(self, world):
+        world.uuid = 'service-2'
+        world.record, world.trait = ENABLED, False
+
+    def test_on_a_cordoned_node(self):
+        world = World()
+        world.step()
+        world.happen(CORDON)
+        self._anew(world)
+        world.happen(RESTART)
+        self.assertEqual((BY_CORDON, True), (world.record, world.trait))
+        world.happen(UNCORDON)
+        self.assertEqual(ENABLED, world.record)
+
+    def test_while_nova_compute_runs(self):
+        world = World()
+        world.step()
+        world.happen(CORDON)
+        self._anew(world)
+        world.happen(LOSS)
+        self.assertEqual(BY_BOTH, world.record)
+
+    def test_what_was_overridden_is_no_more(self):
+        world = World()
+        world.step()
+        for event in (CORDON, ENABLE):
+            world.happen(event)
+        self.assertEqual(ENABLED, world.record)
+        self._anew(world)
+        world.happen(RESTART)
+        self.assertEqual(BY_CORDON, world.record)
+
+
 class StartTest(base.TestCase):
     """What is found at the first start of this driver."""
 
@@ -662,9 +835,9 @@ class NodeTest(base.TestCase):
         write = self.world.write
 
         def then_disabled(record):
-            write(record)
+            found = write(record)
             self.world._admin_disable()
-            return record
+            return found
 
         self.world._cordon()
         with mock.patch.object(self.world, 'write', then_disabled):

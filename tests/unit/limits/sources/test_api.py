@@ -37,7 +37,9 @@ def pod(name='compute', phase='Running', deleted=False, cpu='4'):
             'spec': {'nodeName': 'node-1', 'containers': [
                 {'name': 'libvirt', 'resources': {
                     'limits': {'cpu': cpu, 'memory': '8Gi'}}}]},
-            'status': {'phase': phase}}
+            'status': {'phase': phase, 'containerStatuses': [
+                {'name': 'libvirt', 'state': {'running': {}}
+                 if phase == 'Running' else {'waiting': {}}}]}}
 
 
 class ApiTestBase(base.TestCase):
@@ -106,7 +108,14 @@ class ByNameTest(ApiTestBase):
     def test_terminating(self):
         # Guests run in it until it is gone.
         self.server.will_list(pod(deleted=True))
-        self.assertEqual(4000, self.source().read().cpu_millicores)
+        found = self.source().read()
+        self.assertEqual(4000, found.cpu_millicores)
+        self.assertTrue(found.terminating)
+
+    def test_does_not_run_yet(self):
+        self.server.will_list(pod(phase='Pending'))
+        self.refused(errors.NotYet, 'Pod openstack/compute (API server)',
+                     'container libvirt does not run')
 
     def test_limits_of_rubbish(self):
         self.server.will_list(pod(cpu='many'))
@@ -246,7 +255,7 @@ class BySelectorTest(ApiTestBase):
 
     def test_finished_ones_do_not_count(self):
         self.server.will_list(pod('a', 'Failed'), pod('b', 'Succeeded'),
-                              pod('c', 'Pending', cpu='2'))
+                              pod('c', cpu='2'))
         self.assertEqual(2000, self.source().read().cpu_millicores)
 
     def test_several_that_end(self):

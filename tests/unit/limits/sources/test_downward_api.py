@@ -16,11 +16,14 @@ import os
 import queue
 import threading
 
+from nova_k8s.confinement import cgroup
 from nova_k8s import errors
+from nova_k8s.limits import growth
 from nova_k8s.limits.sources import downward_api
 from tests.unit import base
 from tests.unit.limits.sources import test_files
 
+MI = 2 ** 20
 GI = 2 ** 30
 LIMITS = {'cpu_millicores': '4000', 'memory_bytes': str(8 * GI)}
 REQUESTS = {'cpu_request_millicores': '4000',
@@ -97,6 +100,30 @@ class DownwardApiTest(base.TestCase):
         self.assertIsNone(found.cpu_millicores)
         self.assertIsNone(found.memory_bytes)
         self.assertEqual(2, len(found.missing))
+        for each in found.missing:
+            self.assertIn('(0, which Kubernetes takes for none)', each)
+
+    def test_shows_what_is_wished(self):
+        # Also of a resize that the kubelet has deferred: seen for a minute.
+        known = self._read(cpu_millicores='1200',
+                           memory_bytes=str(400 * MI))
+        wished = self._read(cpu_millicores='1700',
+                            memory_bytes=str(800 * MI))
+        for enforced, expected in (
+                (None, (1200, 400 * MI)),
+                (cgroup.Enforced('x', 1200, 400 * MI, False),
+                 (1200, 400 * MI)),
+                (cgroup.Enforced('x', 1700, 800 * MI, False),
+                 (1700, 800 * MI))):
+            found = growth.follow(known, wished, enforced)
+            self.assertEqual(expected, (found.cpu_millicores,
+                                        found.memory_bytes))
+        held = growth.follow(known, wished)
+        for name in ('1700 millicores', '800 MiB', 'downward API volume',
+                     '[kubernetes] pod_cgroup'):
+            self.assertIn(name, held.withheld)
+        # A shrink counts at once.
+        self.assertEqual(1200, growth.follow(wished, known).cpu_millicores)
 
     def test_file_is_missing(self):
         for name in LIMITS:

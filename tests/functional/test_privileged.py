@@ -1,0 +1,98 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Measuring a process of another user, through a real privsep helper."""
+
+import json
+import os
+import subprocess
+import sys
+
+import testtools
+
+# Starts the helper as root would, becomes somebody, and looks at a process
+# of root that plays QEMU.
+SCRIPT = '''
+import ctypes, dataclasses, json, mmap, os, sys
+from oslo_config import cfg
+from oslo_privsep import priv_context
+from nova_k8s.accounting import privileged
+from nova_k8s.accounting import usage
+
+cfg.CONF([])
+privileged.guests_pctxt.start(priv_context.Method.FORK)
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+process = usage.Process('u', int(sys.argv[1]), 65536)
+result = {'mode': privileged.guests_pctxt.client_mode}
+try:
+    process.used()
+    result['direct'] = 'allowed'
+except PermissionError:
+    result['direct'] = 'denied'
+result['used'] = dataclasses.asdict(privileged.used(process))
+try:
+    privileged.used(usage.Process('u', 4194305, 65536))
+except FileNotFoundError:
+    result['ended'] = True
+# The helper's capabilities, as the kernel tells them.
+for pid in os.listdir('/proc'):
+    try:
+        with open(f'/proc/{pid}/status') as f:
+            status = dict(line.split(':', 1) for line in f if ':' in line)
+    except OSError:
+        continue
+    if pid.isdigit() and int(status['PPid']) == os.getpid():
+        result['capabilities'] = status['CapEff'].strip()
+print(json.dumps(result))
+os._exit(0)
+'''
+
+# 64 MiB for the guest, of which 8 are touched.
+GUEST = '''
+import mmap, sys
+memory = mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for page in range(0, 8 << 20, 4096):
+    memory[page] = 1
+print('ready', flush=True)
+sys.stdin.read()
+'''
+
+CAP_SYS_PTRACE = 19
+
+
+class PrivilegedTest(testtools.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        if os.geteuid():
+            self.skipTest('Only root starts a privsep helper without sudo.')
+
+    def test_another_users_process(self):
+        guest = subprocess.Popen(
+            [sys.executable, '-I', '-S', '-c', GUEST], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(guest.wait)
+        self.addCleanup(guest.stdin.close)
+        self.addCleanup(guest.stdout.close)
+        self.assertEqual('ready\n', guest.stdout.readline())
+        done = subprocess.run(
+            [sys.executable, '-c', SCRIPT, str(guest.pid)], text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual(0, done.returncode, done.stderr)
+        found = json.loads(done.stdout.splitlines()[-1])
+        self.assertEqual((True, 'denied', True), (
+            found['mode'], found['direct'], found['ended']))
+        self.assertEqual(8192, found['used']['guest_kb'])
+        self.assertGreater(found['used']['own_kb'], 0)
+        self.assertEqual(1 << CAP_SYS_PTRACE, int(found['capabilities'], 16))
