@@ -30,6 +30,7 @@ import importlib.util
 import os
 import pathlib
 import tempfile
+import threading
 import unittest
 from unittest import mock
 
@@ -44,6 +45,9 @@ import yaml
 from nova_k8s import conf
 from nova_k8s.driver import K8sLibvirtDriver
 from nova_k8s.inventory import bounds
+from nova_k8s.limits import checkpoint
+from nova_k8s.limits.sources import manifest
+from nova_k8s.limits import watcher
 from nova_k8s.service import record
 from tests import speed
 
@@ -71,18 +75,28 @@ STOCK = driver.LibvirtDriver
 _met = set()
 
 
+LIMITED = _manifest('limited.yaml', limits={'cpu': '10000', 'memory': '1Pi'})
+# As read from it. Upstream's tests have open() and the like do nothing.
+STATE = watcher.State(manifest.Source(LIMITED).read())
+
+
 class LimitedDriver(K8sLibvirtDriver):
     """Ours with all its parts, and with limits, from the beginning."""
 
     def __init__(self, virtapi, read_only=False):
         super().__init__(virtapi, read_only)
-        # What a start does beside: upstream's tests set options to what Nova
-        # does not take, and count the files that are removed.
-        with mock.patch.object(bounds, 'check'), \
-                mock.patch.object(record.File, 'forget'):
-            self._construct(nova.conf.CONF.host)
+        self._construct(nova.conf.CONF.host)
+
+    def _construct(self, host):
+        # What a start does with files, and that it refuses options which Nova
+        # does not take either, is not what is compared.
+        with mock.patch.object(checkpoint, 'start', return_value=STATE), \
+                mock.patch.object(record.File, 'forget'), \
+                mock.patch.object(bounds, 'check'):
+            super()._construct(host)
         # Upstream's instances are in no database.
         self._accounts._overhead._count_pci_devices = lambda *args: 0
+        self._accounts._overhead._count_rbd_images = lambda *args: 0
 
 
 def _noted(name):
@@ -91,7 +105,9 @@ def _noted(name):
     # With its signature, which upstream looks at.
     @functools.wraps(overridden)
     def note(*args, **kwargs):
-        _met.add(name)
+        # Not by a worker of ours.
+        if threading.current_thread() is threading.main_thread():
+            _met.add(name)
         return overridden(*args, **kwargs)
     return note
 
@@ -114,9 +130,8 @@ OPTIONS = {
         'manifest': _manifest('unlimited.yaml'), 'unlimited': 'host'},
     # So does this, with limits above the machine of upstream's fixtures.
     LimitedDriver: {
-        'manifest': _manifest('limited.yaml', limits={
-            'cpu': '10000', 'memory': '1Pi'}),
-        'unlimited': 'error', 'reserved_memory_mb': RESERVED_MB},
+        'manifest': LIMITED, 'unlimited': 'error',
+        'reserved_memory_mb': RESERVED_MB},
 }
 cfg.set_defaults(conf.OPTS, limits_from='manifest')
 # Where the last known limits are kept.
@@ -162,9 +177,10 @@ def _run(test, made):
         _made = STOCK
         while _instances:
             # Upstream's tests start a host and never stop one.
-            watcher = getattr(_instances.pop(), '_watcher', None)
-            if watcher:
-                watcher.stop()
+            parts = vars(_instances.pop())
+            for name in ('_watcher', '_publisher'):
+                if parts.get(name):
+                    parts[name].stop()
     for outcome, details in (('error', result.errors),
                              ('failure', result.failures),
                              ('skip', result.skipped),
@@ -229,6 +245,14 @@ def _listed():
     return yaml.safe_load(MET.read_text())
 
 
+# Their guests have a flavor without memory, which Nova's own have not: what
+# they need cannot be said, and with limits they are not started.
+WITHOUT_MEMORY = frozenset(f'LibvirtDriverTestCase.{name}' for name in (
+    'test_hard_reboot_allocate_missing_mdevs',
+    'test_hard_reboot_allocate_missing_mdevs_fail',
+    'test_hard_reboot_cyborg_mdevs_not_duplicated'))
+
+
 class ConformanceTest(unittest.TestCase):
     """One test of upstream's, known under its name.
 
@@ -253,7 +277,10 @@ class ConformanceTest(unittest.TestCase):
                 (self._ours, K8sLibvirtDriver, 'ours'),
                 (self._limited, LimitedDriver, 'ours and limits')):
             ours, why_ours = _run(test, made)
-            if ours != stock:
+            if made is LimitedDriver and self.name in WITHOUT_MEMORY:
+                self.assertEqual('error', ours)
+                self.assertIn('unable to load memory_mb', why_ours)
+            elif ours != stock:
                 self.fail(f'{stock} with the driver of Nova, {ours} with '
                           f'{how}\n{why_ours or why}')
         met = sorted(_met)
@@ -269,7 +296,7 @@ class ConformanceTest(unittest.TestCase):
     def check(self, met):
         listed = _listed()
         expected = [name for name in OVERRIDES
-                    if self.name in listed['overrides'][name]]
+                    if self.name in listed['overrides'].get(name, ())]
         if listed['nova'] == version.version_string():
             self.assertEqual(expected, met, MET.name)
         else:
