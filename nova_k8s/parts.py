@@ -21,6 +21,7 @@ from oslo_log import log as logging
 from nova_k8s.accounting import accounts
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
+from nova_k8s.accounting import summary
 from nova_k8s.accounting import usage
 from nova_k8s.confinement import cgroup
 from nova_k8s.confinement import guests_pod
@@ -53,6 +54,9 @@ class Parts:
     init_host() and starts and stops them; until then, all is as in Nova's own
     driver.
     """
+
+    # What was left for nova-k8s status last.
+    _summary = None
 
     def _construct(self, host):
         """Make all parts, once the limits are known and fit for use."""
@@ -154,6 +158,10 @@ class Parts:
         for nodename in self.get_available_nodes():
             if tracker:
                 self._reported.publish(tracker, nodename)
+        present = self._accounts.summary()
+        if present != self._summary:
+            summary.save(CONF, present)
+            self._summary = present
 
     def _measure(self):
         return self._accounts.measure()

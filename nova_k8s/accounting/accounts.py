@@ -24,6 +24,7 @@ from oslo_log import log as logging
 from nova_k8s.accounting import claims
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import ledger as ledgers
+from nova_k8s.accounting import summary
 from nova_k8s.limits import budget
 
 LOG = logging.getLogger(__name__)
@@ -82,6 +83,11 @@ class Accounts:
         return ledgers.reserved_mb(
             self._ledger.needs(time.monotonic()), self._reserve.mb,
             self._conf.kubernetes.reserve_ahead)
+
+    def summary(self):
+        """Return the summary.Summary of now."""
+        return summary.make(self.needs(), self._reserve.mb,
+                            self._conf.kubernetes.reserve_ahead)
 
     def needs(self):
         """The Need of each guest that is here or on its way."""

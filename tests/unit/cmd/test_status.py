@@ -18,6 +18,7 @@ import datetime
 import io
 import json
 import time
+from unittest import mock
 
 import fixtures
 import nova.conf as nova_conf
@@ -25,6 +26,8 @@ from oslo_config import fixture as config_fixture
 from rich import console
 import yaml
 
+from nova_k8s.accounting import overhead
+from nova_k8s.accounting import summary
 from nova_k8s.cmd import main
 from nova_k8s.cmd import status
 from nova_k8s import conf
@@ -152,8 +155,8 @@ node_name = kube-1
             'DISK_GB': {'total': 10, 'allocation_ratio': 1.0}}
         self.useFixture(fixtures.MockPatchObject(
             status, 'ask_placement',
-            lambda provider: self._answer(
-                {PROVIDER: self.inventory}[provider])))
+            lambda provider: (self._answer(
+                {PROVIDER: self.inventory}[provider]), {'MEMORY_MB': 1024})))
         self.useFixture(fixtures.MockPatchObject(
             status, '_libvirt_guests', lambda: 3))
         self.useFixture(fixtures.MockPatchObject(
@@ -171,12 +174,12 @@ node_name = kube-1
         with open(path, 'w', encoding='utf-8') as f:
             f.write(text)
 
-    def _status(self):
+    def _status(self, *args):
         stdout = self.useFixture(fixtures.StringStream('stdout')).stream
         with fixtures.MonkeyPatch('sys.stdout', stdout):
             self.assertEqual(0, main.main([
                 'status', '--config-file', self.conf_file, '--format',
-                'json']))
+                'json', *args]))
         stdout.seek(0)
         return json.loads(stdout.read())
 
@@ -218,6 +221,18 @@ node_name = kube-1
             self._states())
         self.assertEqual(['VCPU', 'MEMORY_MB'], list(found['placement']))
         self.assertEqual(4.0, found['placement']['VCPU']['allocation_ratio'])
+
+    def test_memory(self):
+        self.assertEqual({
+            'total_mb': 4096, 'reserved_mb': 256, 'reserved_for': None,
+            'used_mb': 1024, 'free_mb': 2816}, self._status()['memory'])
+        summary.save(mock.Mock(state_path=self.state_path, host='host-1'),
+                     summary.make([overhead.Need(1024, 61, 1024)], 128, 1))
+        found = self._status('--flavor', '1,1024', '--flavor', '1,9999')
+        self.assertEqual({'others_mb': 128, 'guests_mb': 61, 'ahead_mb': 61,
+                          'guests': 1}, found['memory']['reserved_for'])
+        self.assertEqual([2, 0], [each['fit'] for each
+                                  in found['memory']['flavors']])
 
     def test_cordoned(self):
         self.node = node.Node('kube-1', 'uid-1', cordoned=True)
