@@ -56,7 +56,7 @@ class Parts:
     """
 
     # What was left for nova-k8s status last.
-    _summary = None
+    _summary = _summary_problem = None
 
     def _construct(self, host):
         """Make all parts, once the limits are known and fit for use."""
@@ -97,7 +97,7 @@ class Parts:
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
             self._publisher.wake, lambda: self._reported.closed,
-            self._refusal)
+            self._refusal, self._reported.start_limit_mb)
         self._reported.accounts = self._accounts
         tracker = self._tracker()
         if tracker:
@@ -158,10 +158,23 @@ class Parts:
         for nodename in self.get_available_nodes():
             if tracker:
                 self._reported.publish(tracker, nodename)
-        present = self._accounts.summary()
-        if present != self._summary:
+        self._leave_summary()
+
+    def _leave_summary(self):
+        """Leave the accounts for nova-k8s status; nothing depends on it."""
+        present, problem = self._accounts.summary(), None
+        if present == self._summary:
+            return
+        self._summary = present
+        try:
             summary.save(CONF, present)
-            self._summary = present
+        except OSError as exc:
+            problem = str(exc)
+        # Not in the handler: there, oslo.log says the problem a second time.
+        if problem and problem != self._summary_problem:
+            LOG.warning('nova-k8s status will not show what memory is '
+                        'reserved for: %s', problem)
+        self._summary_problem = problem
 
     def _measure(self):
         return self._accounts.measure()

@@ -47,13 +47,17 @@ class Accounts:
         before; must not block
     :param closed: returns whether no new guests may come, whatever the limit
     :param drained: returns why this node takes none, or None
+    :param start_limit_mb: as limit_mb, for guests that are here and are
+        started; the same where it is not given
     """
 
     def __init__(self, conf, overhead, reserve, limit_mb, changed,
-                 closed=lambda: False, drained=lambda: None):
+                 closed=lambda: False, drained=lambda: None,
+                 start_limit_mb=None):
         self._conf = conf
         self._reserve = reserve
         self._limit_mb = limit_mb
+        self._start_limit_mb = start_limit_mb or limit_mb
         self._closed = closed
         self._drained = drained
         self._changed = changed
@@ -159,7 +163,7 @@ class Accounts:
         # building too.
         rest = self._ledger.stopped(now) - set(running)
         reason = claims.find_refusal(
-            self._limit_mb(), self._reserve.mb,
+            self._start_limit_mb(), self._reserve.mb,
             self._ledger.needs(now, rest | {instance.uuid}), need)
         if not reason:
             until = now + instance_overhead.hold_time(

@@ -295,6 +295,9 @@ def from_conf(conf):
                 conf, group))
     except auth_exceptions.ClientException as exc:
         raise errors.Refused(f'[{group}]: {_line(exc)}') from None
+    # [service_user] has none, and its own default is to wait for ever: nothing
+    # would be moved any more, nor would nova-compute end.
+    session.timeout = session.timeout or options.timeout
     return Nova(functools.partial(
         connection.Connection, session=session,
         region_name=options.region_name,

@@ -23,9 +23,11 @@ from nova_k8s.elastic import wish
 from nova_k8s import errors
 from nova_k8s.inventory import bounds as inventory
 from nova_k8s.inventory import placement
+from nova_k8s.inventory import reported
 from nova_k8s.kube import client as kube_client
 from nova_k8s.kube import neighbours
 from nova_k8s.kube import resize
+from nova_k8s.util import deadline
 
 # Seconds for Placement to take a smaller inventory, before it is shrunk.
 PATIENCE = 30
@@ -108,8 +110,14 @@ class Elastic:
             self._reported.ratio(inventory.VCPU))
 
     def _usages(self):
-        found = placement.usages(self._tracker.reportclient,
-                                 self._compute_node().uuid)
+        provider = self._compute_node().uuid
+        try:
+            found = deadline.call(
+                lambda _given_up: placement.usages(
+                    self._tracker.reportclient, provider),
+                reported.DEADLINE, 'Placement')
+        except TimeoutError as exc:
+            raise errors.NotWritten(str(exc)) from None
         return values.Room(found.get(inventory.MEMORY_MB, 0),
                            1000 * found.get(inventory.VCPU, 0))
 

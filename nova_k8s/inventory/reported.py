@@ -102,6 +102,15 @@ class Reported:
         return min((each for each in (limit, machine and machine['total'])
                     if each is not None), default=None)
 
+    def start_limit_mb(self):
+        """What a guest that is here must fit in to be started; None for any.
+
+        While the limits are not known, nothing new comes. But those that are
+        here were let in, and refusing them after a boot of the machine would
+        have Nova put them into ERROR for what passes in seconds.
+        """
+        return self.memory_limit_mb() if self._budget() else None
+
     def memory_used_mb(self):
         """What is reserved of MEMORY_MB, or allocated.
 

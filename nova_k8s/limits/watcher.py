@@ -123,6 +123,9 @@ class Watcher:
         # When it could be read last; the start counts.
         self.read_at = time.monotonic()
         self._looking = threading.Lock()
+        # Whether the source said something that was not told yet: what it
+        # said may matter to somebody, and be the same limits.
+        self._heard = True
         self._enforced = enforced
         self._source = source
         self._tell = tell
@@ -141,9 +144,11 @@ class Watcher:
     def refresh(self):
         """Look at the source; return whether the budget is another one."""
         self._look()
+        heard, self._heard = self._heard, False
         before, after = self.state, self._seen
         self.state = after
-        self._tell(before, after)
+        if heard or before != after:
+            self._tell(before, after)
         return before.budget != after.budget
 
     def _look(self):
@@ -160,6 +165,7 @@ class Watcher:
             except Exception:
                 # The step looks too, and says it. This thread must go on.
                 pass
+            self._heard = True
             changed()
         self._source.watch(look, stop)
 

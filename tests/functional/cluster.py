@@ -49,7 +49,7 @@ def load(name, namespace):
                     each[field]['name'] += f'-{namespace}'
             if each['kind'] == 'ValidatingAdmissionPolicyBinding':
                 each['spec']['policyName'] += f'-{namespace}'
-                if 'paramRef' in each['spec']:
+                if 'namespace' in each['spec'].get('paramRef', ()):
                     each['spec']['paramRef']['namespace'] = namespace
         elif each['metadata']['namespace'] == 'default':
             each['metadata']['name'] += f'-{namespace}'

@@ -58,8 +58,15 @@ class TestCase(testtools.TestCase):
             self.plane.core.create_namespaced_config_map(
                 self.namespace, {**body, 'data': data})
 
-    def load(self, args=(), opts=OPTIONS, **sources):
+    def load(self, *args, **sources):
         """Load a configuration with sources: {group: options}."""
+        try:
+            return self._load(*args, **sources)
+        except SystemExit as exc:
+            # It would end the runner, with all tests that are to come.
+            self.fail(exc.code)
+
+    def _load(self, args=(), opts=OPTIONS, **sources):
         environ = {'OS_DEFAULT__CONFIG_SOURCE': ','.join(sources)}
         for group, options in sources.items():
             for name, value in options.items():
@@ -78,7 +85,7 @@ class TestCase(testtools.TestCase):
 
     def refusal(self, *args, **sources):
         """Return the one line with which a service ends."""
-        line = self.assertRaises(SystemExit, self.load, *args, **sources).code
+        line = self.assertRaises(SystemExit, self._load, *args, **sources).code
         self.assertEqual(1, len(line.splitlines()))
         return line
 
@@ -198,6 +205,17 @@ class StartTest(TestCase):
             '-n', self.namespace, 'create', 'rolebinding', 'view',
             '--clusterrole=admin', f'--serviceaccount='
             f'{self.compute.namespace}:{cluster.SERVICE_ACCOUNT}')
+        self.wait_for_rights(
+            f'{self.compute.namespace}:{cluster.SERVICE_ACCOUNT}')
+
+    def wait_for_rights(self, account):
+        # The API server hears of a binding a moment later.
+        deadline = time.monotonic() + 30
+        while 'yes' not in self.plane.kubectl(
+                '-n', self.namespace, 'auth', 'can-i', 'get', 'configmaps',
+                f'--as=system:serviceaccount:{account}', check=False).stdout:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.1)
 
     def source(self, *config_maps, **options):
         return self.kubernetes(*config_maps, **{
@@ -321,6 +339,7 @@ class StartTest(TestCase):
             '--clusterrole=admin', f'--serviceaccount={self.namespace}:'
             'default')
         host, port = self.plane.url.removeprefix('https://').split(':')
+        self.wait_for_rights(f'{self.namespace}:default')
         with mock.patch('nova_k8s.config.api._SERVICE_ACCOUNT', folder), \
                 mock.patch.dict(os.environ, KUBERNETES_SERVICE_HOST=host,
                                 KUBERNETES_SERVICE_PORT=port):

@@ -54,6 +54,6 @@ class InstallTest(testtools.TestCase):
             self.assertTrue((venv / 'bin' / name).exists())
         report = json.loads(self.run_in(
             directory, venv / 'bin' / 'nova-k8s', 'report', '--manifest',
-            source / 'etc' / 'kubernetes' / 'base' / 'libvirt.yaml',
+            source / 'etc' / 'kubernetes' / 'base' / 'guests-pod.yaml',
             '--machine', 'cpus=64,memory=256Gi', '--format', 'json'))
         self.assertEqual(8, report['inventory']['VCPU']['total'])

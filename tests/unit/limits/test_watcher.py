@@ -118,9 +118,16 @@ class RefreshTest(base.TestCase):
     def _refresh(self, answer, expected, changed):
         self.source.answers = [answer]
         before = self.follower.state
+        # The source said something, if only the same again.
+        self.follower._heard = True
         self.assertEqual(changed, self.follower.refresh())
         self.assertEqual(expected, self.follower.state)
         self.assertEqual((before, expected), self.told[-1])
+        # A look of its own at the same is told to nobody.
+        self.source.answers = [answer]
+        told = len(self.told)
+        self.follower.refresh()
+        self.assertEqual(told, len(self.told))
 
     def test_same(self):
         self._refresh(some(), watcher.State(some()), False)
