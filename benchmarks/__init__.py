@@ -19,8 +19,8 @@ found: (what, value, unit), all of them text.
 import os
 
 # In the order of the page.
-BENCHMARKS = ('audit', 'change', 'cluster_size', 'config', 'cordon', 'elastic',
-              'idle')
+BENCHMARKS = ('audit', 'change', 'cluster_size', 'config', 'cordon', 'drain',
+              'elastic', 'idle')
 
 # Set by --quick: whether it works, not how fast it is.
 QUICK = bool(os.environ.get('NOVA_K8S_BENCH_QUICK'))

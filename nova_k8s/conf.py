@@ -11,10 +11,11 @@
 # under the License.
 
 
-"""The [kubernetes] options of nova.conf, all of them."""
+"""The options of nova.conf that are ours, all of them."""
 
 import re
 
+from keystoneauth1 import loading
 from oslo_config import cfg
 from oslo_config import types
 
@@ -198,6 +199,26 @@ administrator disabled stays disabled. The name of the node must be known, see
              'service is disabled, so that the restart of a kubelet is not '
              'noticed in Nova. For ``follow_cordon``.'),
     cfg.StrOpt(
+        'drain_on',
+        default='eviction',
+        choices=[
+            ('eviction', 'the pod whose limits are meant for guests is '
+                         'deleted or evicted, as ``kubectl drain`` does'),
+            ('cordon', 'the Kubernetes node is cordoned'),
+            ('taint', 'the Kubernetes node has the taint '
+                      '``nova-k8s/drain:NoSchedule``'),
+            ('never', 'nothing: guests stay until somebody moves them'),
+        ],
+        help="""When the guests of this node are moved away, by live migration.
+
+Nothing is ever done because nova-compute or libvirt ends, is restarted or is
+updated. ``cordon`` and ``taint`` are for a pod that ``kubectl drain`` leaves
+alone, as that of a DaemonSet, and can be taken back: migrations under way
+finish then, and no more begin. With ``eviction``, the pod must come from the
+API server, see ``limits_from``. The account that asks Nova for migrations is
+that of ``[kubernetes_drain]``, otherwise that of ``[service_user]``.
+"""),
+    cfg.StrOpt(
         'manifest',
         help='Path of a YAML file that holds a Pod, Deployment, StatefulSet, '
              'DaemonSet or ReplicaSet, for ``limits_from = manifest``. A '
@@ -339,6 +360,91 @@ container waits while the headroom is idle.
              'nobody is asked who he is.'),
 ]
 
+DRAIN = 'kubernetes_drain'
+
+DRAIN_OPTS = [
+    cfg.IntOpt(
+        'parallel',
+        min=1,
+        help="""How many guests leave this node at a time.
+
+Default: what Nova allows, ``[DEFAULT] max_concurrent_live_migrations``, which
+is 1. Nova itself advises against more than one: each gets less of the
+network, and so takes longer to catch up with what its guest writes. Rather
+give one migration more connections, with ``[libvirt]
+live_migration_parallel_connections``.
+"""),
+    cfg.IntOpt(
+        'nodes',
+        min=1,
+        help="""How many nodes of the cluster move guests away at a time.
+
+Default: as many as are drained. The others wait for their turn. There is a
+Lease of Kubernetes for each, ``nova-k8s-drain-0`` and so on, in ``[kubernetes]
+namespace``; without an answer of the API server no migration begins.
+"""),
+    cfg.IntOpt(
+        'attempts',
+        default=3,
+        min=1,
+        help='How often it is tried to move a guest before it is left where '
+             'it is. It is tried once more whenever a compute node has come '
+             'or a guest has left.'),
+    cfg.IntOpt(
+        'migration_timeout',
+        min=1,
+        help="""Seconds after which a running live migration is aborted.
+
+It counts as an attempt that failed. By default only Nova's own options decide:
+``[libvirt] live_migration_completion_timeout``, and
+``live_migration_permit_post_copy`` or ``live_migration_permit_auto_converge``
+for a guest that writes faster than the network is.
+"""),
+    cfg.StrOpt(
+        'shut_off',
+        default='stays',
+        choices=[
+            ('stays', 'they stay'),
+            ('cold', 'they are migrated, and the migration is confirmed'),
+        ],
+        help='What happens to guests that are shut off. They do not hold up '
+             'the end of the pod, as nothing of them runs.'),
+    cfg.BoolOpt(
+        'tenants_decide',
+        default=True,
+        help="""Whether what tenants say of their servers counts.
+
+The tag ``nova-k8s:drain=skip`` of a server, or its metadata of the same name,
+has it stay; ``stop`` has it stopped, ``cold`` migrated cold, and ``live``
+moved live or not at all. The extra spec ``nova-k8s:drain`` of a flavor is the
+operator's: it says the same, always counts, and wins.
+"""),
+]
+
+
+def _keystone_options():
+    """The options of keystoneauth that each such section has."""
+    session = loading.get_session_conf_options()
+    for option in session:
+        if option.name == 'timeout':
+            # Its own default is to wait for ever.
+            option.default = 60
+    return session + loading.get_auth_common_conf_options() + [
+        option for option in loading.get_adapter_conf_options(
+            include_deprecated=False)
+        if option.dest in ('region_name', 'valid_interfaces',
+                           'endpoint_override')]
+
+
+def _drain_group():
+    return cfg.OptGroup(
+        DRAIN, title='Kubernetes drain options',
+        help='How guests are moved away from this node, and the account that '
+             'asks Nova for it: an auth_type and what belongs to it, as in '
+             '[service_user], which counts where none is given here. The '
+             'account needs the role admin, as Nova asks for it where hosts '
+             'are concerned.')
+
 
 def _group():
     # A new one each time: what is set in one configuration lies in its group.
@@ -349,9 +455,12 @@ def _group():
 
 
 def register_opts(conf):
-    """Make conf know the [kubernetes] options; harmless when repeated."""
+    """Make conf know our options; harmless when repeated."""
     conf.register_group(_group())
     conf.register_opts(OPTS, group='kubernetes')
+    conf.register_group(_drain_group())
+    conf.register_opts(DRAIN_OPTS, group=DRAIN)
+    conf.register_opts(_keystone_options(), group=DRAIN)
 
 
 def check(conf):
@@ -366,6 +475,8 @@ def check(conf):
     """
     for option in OPTS:
         conf.kubernetes[option.dest]
+    for option in DRAIN_OPTS:
+        conf[DRAIN][option.dest]
     for name in ('cpu_allocation_ratio', 'ram_allocation_ratio',
                  'initial_cpu_allocation_ratio',
                  'initial_ram_allocation_ratio'):
@@ -378,4 +489,7 @@ def check(conf):
 
 def list_opts():
     """Entry point of the oslo.config generator."""
-    return [(_group(), OPTS)]
+    # The plugin that most deployments use; each has options of its own.
+    plugin = loading.get_auth_plugin_conf_options('password')
+    return [(_group(), OPTS),
+            (_drain_group(), DRAIN_OPTS + _keystone_options() + plugin)]

@@ -14,7 +14,6 @@
 """Nova's libvirt driver for compute nodes that run as Kubernetes pods."""
 
 import atexit
-import functools
 import os
 import sys
 import threading
@@ -27,32 +26,14 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import excutils
 
-from nova_k8s.accounting import accounts
-from nova_k8s.accounting import instance_overhead
-from nova_k8s.accounting import pod_reserve
-from nova_k8s.accounting import usage
 from nova_k8s import conf
 from nova_k8s.config import sighup
-from nova_k8s.confinement import cgroup
 from nova_k8s.confinement import controller
-from nova_k8s.elastic import ways
 from nova_k8s import errors
 from nova_k8s import hooks
-from nova_k8s.inventory import bounds
-from nova_k8s.inventory import compute_node
 from nova_k8s.inventory import host as machine
-from nova_k8s.inventory import publisher
-from nova_k8s.inventory import reported
-from nova_k8s.kube import client as kube_client
-from nova_k8s.kube import events
-from nova_k8s.kube import node
-from nova_k8s.limits import budget
 from nova_k8s.limits import checkpoint
-from nova_k8s.limits import messages
-from nova_k8s.limits import sources
-from nova_k8s.limits import watcher
-from nova_k8s.metrics import exporter
-from nova_k8s.service import switch
+from nova_k8s import parts
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -63,7 +44,7 @@ conf.register_opts(CONF)
 sighup.repair()
 
 
-class K8sLibvirtDriver(driver.LibvirtDriver):
+class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
     """Nova's libvirt driver, bounded by what its Kubernetes pod may use."""
 
     def __init__(self, virtapi, read_only=False):
@@ -80,6 +61,7 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
         self._guests_pod = None
         self._elastic = None
         self._exporter = None
+        self._drainer = None
 
     def init_host(self, host):
         """Start, or end nova-compute with one line that says why not."""
@@ -105,93 +87,16 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
                      self._exporter):
             if each:
                 each.start()
-
-    def _construct(self, host):
-        """Make all parts, once the limits are known and fit for use."""
-        overhead = instance_overhead.InstanceOverhead(
-            instance_overhead.settings_from(CONF))
-        source = sources.from_conf(CONF)
-        # A compute node that Nova knows may have guests, who can be managed
-        # only while nova-compute runs.
-        known = compute_node.find(host)
-        enforced = cgroup.enforced_from_conf(CONF)
-        state = checkpoint.start(
-            CONF, source, enforced or watcher.nothing, closed=bool(known))
-        found = state.budget
-        reserve = pod_reserve.from_conf(CONF, found and found.memory_bytes)
-        problem = state.problem if not found else bounds.find_shortage(
-            found, CONF.kubernetes.unlimited,
-            bounds.reserved_by_class(CONF, reserve.mb), reserve.option)
-        if problem and not known:
-            raise errors.Refused(problem)
-        self._node_name = compute_node.choose_name(
-            CONF, os.environ, found, known)
-        compute_node.check_name(host, self._node_name, known)
-        kube_node = (kube_client.node_name(CONF, os.environ) or
-                     (found and found.node_name))
-        node_source = node.from_conf(CONF, kube_node)
-        if CONF.kubernetes.limits_from == 'api' or node_source:
-            self._recorder = events.Recorder(
-                functools.partial(kube_client.api_client, CONF),
-                kube_node or host, CONF.kubernetes.api_timeout)
-            self._recorder.start()
-        self._publisher = publisher.Publisher(self._publish, self._measure)
-        self._watcher = watcher.Watcher(
-            source, state, self._tell, self._publisher.wake, enforced)
-        self._reported = reported.Reported(
-            self._budget, CONF.kubernetes.unlimited,
-            next((each for each in known if self._node_name in (
-                None, each.hypervisor_hostname)), None))
-        self._accounts = accounts.Accounts(
-            CONF, overhead, reserve, self._reported.memory_limit_mb,
-            self._publisher.wake, lambda: self._reported.closed)
-        self._reported.accounts = self._accounts
-        tracker = self._tracker()
-        if tracker:
-            self._accounts.follow(tracker, self._reported.memory_used_mb)
-        if self._guests_pod:
-            self._guests_pod.connect(
-                source.latest, self._accounts.held_bytes, usage.pids,
-                self._tell_of_guests, self._wake_service)
-        self._elastic = ways.from_conf(
-            CONF, source, node_source, self._accounts, self._reported,
-            tracker, self._publisher.wake,
-            lambda line: self._say(line, self._budget() and
-                                   self._budget().pod))
-        self._exporter = exporter.from_conf(
-            CONF, self._watcher, self._reported, self._accounts,
-            self._elastic)
-        self._service = switch.from_conf(
-            CONF, host, self.virtapi, self._is_open, node_source,
-            self._tell_of_service,
-            self._guests_pod.reasons if self._guests_pod else frozenset)
-        if problem:
-            self._tell_closed(problem, found)
-        else:
-            self._tell(None, state)
+        if self._drainer:
+            self._drainer.start(self._service.wake)
 
     def cleanup_host(self, host):
-        for each in (self._exporter, self._elastic, self._guests_pod,
-                     self._service,
-                     self._watcher, self._publisher, self._recorder):
+        for each in (self._exporter, self._drainer, self._elastic,
+                     self._guests_pod, self._service, self._watcher,
+                     self._publisher, self._recorder):
             if each:
                 each.stop()
         super().cleanup_host(host)
-
-    def _budget(self):
-        return self._watcher.state.budget
-
-    def _is_open(self):
-        """Whether the limits leave anything for guests."""
-        found = self._budget()
-        return bool(found) and not bounds.find_shortage(
-            found, CONF.kubernetes.unlimited, bounds.reserved_by_class(
-                CONF, self._accounts.others_mb))
-
-    def _tracker(self):
-        """Nova's resource tracker; None in what uses no compute manager."""
-        manager = getattr(self.virtapi, '_compute', None)
-        return manager and manager.rt
 
     # Nova's driver calls this when libvirt's connection comes and goes. It
     # knows no other reason, and would enable a cordoned node again. What it
@@ -325,69 +230,6 @@ class K8sLibvirtDriver(driver.LibvirtDriver):
     def _release(self, instance):
         if self._accounts:
             self._accounts.release(instance.uuid)
-
-    # Called by the workers, each in a thread of its own.
-
-    def _publish(self):
-        """Have Nova and Placement know what is to be reported now.
-
-        :raises errors.NotWritten: and what Nova's client of Placement raises
-        """
-        tracker = self._tracker()
-        for nodename in self.get_available_nodes():
-            if tracker:
-                self._reported.publish(tracker, nodename)
-
-    def _measure(self):
-        return self._accounts.measure()
-
-    def _tell(self, before, after):
-        """Say once what changed, and keep it for the next start."""
-        # What it starts with is kept before it is checked.
-        if before and before != after and after.budget and not after.problem:
-            checkpoint.save(CONF, after.budget)
-        if not after.budget:
-            checkpoint.forget(CONF)
-        subject = after.budget or (before and before.budget)
-        use = None
-        if before and before.budget != after.budget:
-            use = messages.Use(*self._accounts.use())
-        for line in messages.for_change(
-                before, after, CONF.kubernetes.unlimited, use):
-            self._say(line, subject and subject.pod)
-        if self._guests_pod:
-            self._guests_pod.look()
-        if self._elastic:
-            self._elastic.wake()
-        self._wake_service()
-
-    def _wake_service(self):
-        if self._service:
-            self._service.wake()
-
-    def _tell_closed(self, problem, found):
-        """Say why a node that was there before starts without room."""
-        text = (f'{" ".join(problem.split())}. nova-compute starts, and '
-                f'nothing new is placed on this compute node until that is '
-                f'mended.')
-        LOG.error('%s', text)
-        if self._recorder and found and found.pod:
-            self._recorder.record(
-                found.pod, messages.WARNING, 'StartedClosed', text)
-
-    def _tell_of_service(self, line, kube_node):
-        self._say(line, kube_node and kube_node.name and budget.Reference(
-            'Node', kube_node.name, kube_node.uid))
-
-    def _tell_of_guests(self, line):
-        known = self._budget()
-        self._say(line, known and known.pod)
-
-    def _say(self, line, reference):
-        (LOG.info if line.type == messages.NORMAL else LOG.warning)(
-            '%s', line.text)
-        if self._recorder and reference:
-            self._recorder.record(reference, *line)
 
 
 def _end():

@@ -24,6 +24,7 @@ from oslo_log import log as logging
 from nova_k8s.accounting import claims
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import ledger as ledgers
+from nova_k8s.accounting import summary
 from nova_k8s.limits import budget
 
 LOG = logging.getLogger(__name__)
@@ -45,14 +46,16 @@ class Accounts:
     :param changed: called when what is to be reserved may be other than
         before; must not block
     :param closed: returns whether no new guests may come, whatever the limit
+    :param drained: returns why this node takes none, or None
     """
 
     def __init__(self, conf, overhead, reserve, limit_mb, changed,
-                 closed=lambda: False):
+                 closed=lambda: False, drained=lambda: None):
         self._conf = conf
         self._reserve = reserve
         self._limit_mb = limit_mb
         self._closed = closed
+        self._drained = drained
         self._changed = changed
         self._ledger = ledgers.Ledger()
         self._overhead = overhead
@@ -80,6 +83,11 @@ class Accounts:
         return ledgers.reserved_mb(
             self._ledger.needs(time.monotonic()), self._reserve.mb,
             self._conf.kubernetes.reserve_ahead)
+
+    def summary(self):
+        """Return the summary.Summary of now."""
+        return summary.make(self.needs(), self._reserve.mb,
+                            self._conf.kubernetes.reserve_ahead)
 
     def needs(self):
         """The Need of each guest that is here or on its way."""
@@ -209,6 +217,9 @@ class Accounts:
         return claims.locked(self._ledger.overheads_mb)
 
     def _find_refusal(self, need, without):
+        drained = self._drained()
+        if drained:
+            return drained
         if self._closed():
             return ('the pod of the limits is being deleted: nothing new is '
                     'placed on this compute node')

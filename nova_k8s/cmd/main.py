@@ -28,11 +28,15 @@ from nova_k8s import errors
 
 # The modules are loaded when they are needed: most load Nova, which `config
 # run` keeps out of a process that lives as long as a service.
-COMMANDS = ('report', 'check', 'flavors', 'guests_pod', 'status', 'config')
+COMMANDS = ('report', 'check', 'flavors', 'guests_pod', 'status', 'drain',
+            'evacuate', 'config')
 
 
 def main(argv=None):
-    """Run a command; return 0, or 1 after one line on stderr."""
+    """Run a command; return its exit status.
+
+    Of a problem there is one line on stderr.
+    """
     parser = argparse.ArgumentParser(
         prog='nova-k8s',
         description='Look at a compute node that runs as a Kubernetes pod.')
@@ -40,36 +44,39 @@ def main(argv=None):
     first = (sys.argv[1:] if argv is None else argv)[:1]
     for name in first if first and first[0] in COMMANDS else COMMANDS:
         module = importlib.import_module(f'nova_k8s.cmd.{name}')
-        module.add_parser(commands).set_defaults(run=module.run)
+        module.add_parser(commands).set_defaults(
+            run=module.run, failure=getattr(module, 'FAILURE', 1))
     args = parser.parse_args(argv)
     with warnings.catch_warnings(), _listening() as heard:
         warnings.simplefilter('ignore')
-        problem = _problem(args)
+        status, problem = _run(args)
     if problem is None:
-        return 0
+        return status
     line = '; '.join([' '.join(problem.split()), *heard])
     print(f'nova-k8s: {line}', file=sys.stderr)
-    return 1
+    return status
 
 
-def _problem(args):
-    """Run a command; return None, or what went wrong."""
+def _run(args):
+    """Run a command; return (its exit status, what went wrong or None)."""
     if sys.stdout is None:
-        return 'stdout is closed'
+        return args.failure, 'stdout is closed'
     try:
-        args.run(args)
+        status = args.run(args) or 0
         # Python itself does it too late for an exit status.
         sys.stdout.flush()
     except (errors.LimitsError, cfg.Error) as exc:
         # Options are checked where they are first looked at, too.
-        return str(exc)
+        return args.failure, str(exc)
     except UnicodeEncodeError as exc:
-        return (f'stdout: {exc.object[exc.start:exc.end]!a} cannot be '
-                f'written in {exc.encoding}; set PYTHONIOENCODING=utf-8')
+        return args.failure, (
+            f'stdout: {exc.object[exc.start:exc.end]!a} cannot be '
+            f'written in {exc.encoding}; set PYTHONIOENCODING=utf-8')
     except OSError as exc:
         _forget_output()
-        return f'{exc.filename or "stdout"}: {exc.strerror or exc}'
-    return None
+        return (args.failure,
+                f'{exc.filename or "stdout"}: {exc.strerror or exc}')
+    return status, None
 
 
 @contextlib.contextmanager

@@ -34,13 +34,19 @@ from rich import console
 from rich import table
 from rich import text
 
+from nova_k8s.accounting import instance_overhead
+from nova_k8s.accounting import overhead
+from nova_k8s.accounting import summary
 from nova_k8s.cmd import report
 from nova_k8s.confinement import cgroup
+from nova_k8s.drain import drainer
 from nova_k8s.elastic import mover
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
+from nova_k8s.inventory import capacity
 from nova_k8s.inventory import host
 from nova_k8s.inventory import placement
+from nova_k8s.inventory import room
 from nova_k8s.kube import client as kube_client
 from nova_k8s.kube import node as nodes
 from nova_k8s.limits import budget as budgets
@@ -101,21 +107,29 @@ def add_parser(commands):
         help='nova.conf; may be repeated')
     parser.add_argument(
         '--format', choices=('table', 'json'), default='table')
+    parser.add_argument(
+        '--flavor', metavar='VCPUS,RAM_MB', action='append', default=[],
+        help='say how many more guests of this size fit; may be repeated')
     parser.set_defaults(manifest=None, container=None)
     return parser
 
 
 def run(args):
     report.configure(args)
-    result = status()
+    result = status(args.flavor)
     if args.format == 'json':
         print(json.dumps(result, indent=2))
     else:
         show(result, console.Console(file=sys.stdout))
 
 
-def status():
-    """Return what scripts get to see."""
+def status(flavors=()):
+    """Return what scripts get to see.
+
+    :param flavors: each as 'vcpus,ram_mb'
+    :raises errors.Refused: when a flavor is something else
+    """
+    sizes = [capacity.parse_size(text) for text in flavors]
     now = datetime.datetime.now(datetime.timezone.utc)
     kept = _kept()
     state, problem = limits(kept and kept[0])
@@ -129,6 +143,7 @@ def status():
         inventory, inventory_problem = _within(
             CONF.kubernetes.api_timeout, 'Placement',
             lambda: ask_placement(nova.provider))
+    inventory, usages = inventory or (None, None)
     known = nova and records.File(
         CONF.state_path, CONF.host, name).load(nova.uuid)
     found = {
@@ -158,6 +173,7 @@ def status():
         'placement': inventory and {
             resource_class: inventory[resource_class]
             for resource_class in host.RATIOS if resource_class in inventory},
+        'memory': inventory and _memory(inventory, usages, sizes),
         'libvirt': {'guests': _within(CONF.kubernetes.api_timeout, 'libvirt',
                                       _libvirt_guests)[0]},
     }
@@ -166,6 +182,7 @@ def status():
     found['parts'] = [part._asdict() for part in (
         _cordoned(node, node_state, nova, known, lost),
         _ready(node, node_state, nova, known, lost, now),
+        *_draining(name, nova, known, lost),
         _limits(state, problem, nova, kept, lost),
         _budget(found['budget'], kept, state),
         *_elastic(state),
@@ -219,17 +236,21 @@ def ask_nova():
 
 
 def ask_placement(provider):
-    """Return the inventory that Placement has, by resource class.
+    """Return (inventories, usages) that Placement has, by resource class.
 
     :raises errors.Unreadable: when it answers something else
     """
-    answer = placement_client.report_client_singleton().get(
-        f'/resource_providers/{provider}/inventories',
-        version=placement.VERSION)
-    if answer.status_code != 200:
-        raise errors.Unreadable(
-            f'answered {answer.status_code} on resource provider {provider}')
-    return answer.json()['inventories']
+    found = []
+    for name in ('inventories', 'usages'):
+        answer = placement_client.report_client_singleton().get(
+            f'/resource_providers/{provider}/{name}',
+            version=placement.VERSION)
+        if answer.status_code != 200:
+            raise errors.Unreadable(
+                f'answered {answer.status_code} on the {name} of resource '
+                f'provider {provider}')
+        found.append(answer.json()[name])
+    return found
 
 
 def limits(known):
@@ -288,6 +309,23 @@ def _libvirt_guests():
 # What it means
 
 
+def _memory(inventory, usages, sizes):
+    """What Placement has of the memory, why, and what still fits."""
+    accounts = summary.load(CONF)
+    found = room.describe(inventory, usages, accounts)
+    if found and accounts and sizes:
+        settings = instance_overhead.settings_from(CONF)
+        found['flavors'] = [{
+            'vcpus': size.vcpus, 'memory_mb': size.memory_mb,
+            'fit': room.count_more(
+                inventory, usages, accounts,
+                overhead.need(overhead.guest(
+                    size.memory_mb, size.vcpus, {}, {}, settings), settings),
+                CONF.kubernetes.reserve_ahead),
+        } for size in sizes]
+    return found
+
+
 def compare(may_be, there, record, known):
     """Return the state of a part of the node.
 
@@ -316,6 +354,20 @@ def _cordoned(node, node_state, nova, known, lost):
             frozenset((nodes.CORDONED,)),
             nodes.reasons(node, frozenset(), 0, 1) & {nodes.CORDONED},
             nova.record, known))
+
+
+def _draining(name, nova, known, lost):
+    """The part on a drain that goes on, as nova-compute last saw it."""
+    seen = drainer.File(CONF.state_path, CONF.host, name).load()
+    if not seen.reason:
+        return
+    there = frozenset((reasons.DRAINING,))
+    state = lost or compare(there, there, nova.record, known)
+    if seen.hold:
+        state = (f'{OFF}: {seen.hold}; guests stay, and no new ones come '
+                 f'until the pod was replaced')
+    yield Part('draining', seen.reason, '?' if nova is None else
+               f'{nova.guests} guests left', state)
 
 
 def _ready(node, node_state, nova, known, lost, now):
@@ -473,3 +525,6 @@ def show(result, out):
         # As text: what is in brackets is no markup.
         grid.add_row(*map(text.Text, part.values()))
     out.print(grid)
+    if result['memory']:
+        for line in room.words(result['memory']):
+            out.print(line, highlight=False, markup=False, soft_wrap=True)

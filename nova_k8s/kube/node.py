@@ -32,6 +32,11 @@ SHUTTING_DOWN = 'node shutting down'
 
 REASONS = frozenset((CORDONED, NOT_READY, SHUTTING_DOWN))
 
+# What an operator says with a taint: that the machine is off, and that its
+# guests are to leave.
+OUT_OF_SERVICE = 'node.kubernetes.io/out-of-service'
+DRAIN = 'nova-k8s/drain'
+
 # How a kubelet that ends its pods before the machine goes down says so: the
 # reason of the condition Ready, and a part of its message, which lists all
 # that is wrong. There is no field for it.
@@ -54,6 +59,12 @@ class Node:
         default_factory=dict, compare=False)
     """Quantities by resource."""
 
+    taints: ty.FrozenSet[str] = frozenset()
+    """Their keys."""
+
+    def has_taint(self, key):
+        return key in self.taints
+
 
 def from_dict(body):
     """Return the Node of the dict that Kubernetes serialises.
@@ -63,13 +74,16 @@ def from_dict(body):
     try:
         metadata = body['metadata']
         status = body.get('status') or {}
+        spec = body.get('spec') or {}
         conditions = status.get('conditions') or []
         ready = {condition['type']: condition
                  for condition in conditions}.get('Ready') or {}
         # Unknown is what the control plane writes when a kubelet is silent.
         return Node(
             name=metadata['name'], uid=metadata['uid'],
-            cordoned=bool((body.get('spec') or {}).get('unschedulable')),
+            cordoned=bool(spec.get('unschedulable')),
+            taints=frozenset(taint['key']
+                             for taint in spec.get('taints') or ()),
             ready=ready.get('status') == 'True',
             shutting_down=(
                 ready.get('status') == 'False' and
@@ -118,6 +132,7 @@ class Source:
             f'Node {name}', timeout=timeout,
             field_selector=f'metadata.name={name}')
         self._watch = None
+        self._listeners = []
 
     def ask(self):
         """Return the Node as the API server answers now.
@@ -135,8 +150,19 @@ class Source:
             raise errors.Unreadable(watch.NOT_YET)
         return self._only(self._watch.objects())
 
+    def listen(self, changed):
+        """Have it called too when the node may have changed.
+
+        :param changed: must not block
+        """
+        self._listeners.append(changed)
+
     def watch(self, changed, stop):
-        self._watch = self._open(changed=changed)
+        def all_changed():
+            for each in (changed, *self._listeners):
+                each()
+
+        self._watch = self._open(changed=all_changed)
         self._watch.run(stop)
 
     def _only(self, nodes):

@@ -87,6 +87,10 @@ class Budget:
         default=None, compare=False)
     """The pod in the cluster that it was read from."""
 
+    workload: ty.Optional[str] = dataclasses.field(
+        default=None, compare=False)
+    """What replaces the pod when it is deleted, as 'ReplicaSet web'."""
+
     @property
     def terminating(self):
         """The pod is being deleted: its guests stay, no new ones may come."""

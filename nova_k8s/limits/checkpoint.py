@@ -63,6 +63,7 @@ _SCHEMA = {
                 'caveats': {'type': 'array', 'items': {'type': 'string'}},
                 'node_name': _TEXT,
                 'deletion_time': _TEXT,
+                'workload': _TEXT,
                 'generation': _AMOUNT,
                 **dict.fromkeys(
                     ('resizing', 'unconfirmed', 'withheld', 'resize_error',

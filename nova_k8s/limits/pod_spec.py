@@ -140,7 +140,8 @@ def _parse(pod, choice, who, read_from, running):
         **pod_status.observed(pod, status),
         resize_error=pod_status.resize_error(status),
         resize_pending=pending.why,
-        pod=_reference(pod))
+        pod=_reference(pod),
+        workload=_workload(pod))
 
 
 def _missing(resource, chosen, values):
@@ -164,6 +165,23 @@ def _reference(pod):
     return budget.Reference('Pod', errors.named(metadata.get('name')),
                             errors.named(metadata['uid']),
                             errors.named(metadata.get('namespace') or ''))
+
+
+def _workload(pod):
+    """Return what replaces a pod that was deleted, or None.
+
+    The guests' pod belongs to its Node, as mirror pods do: nothing makes
+    another one.
+    """
+    metadata = fields.mapping(pod.get('metadata'), 'metadata')
+    owners = fields.sequence(metadata.get('ownerReferences'),
+                             'metadata.ownerReferences')
+    for i, each in enumerate(owners):
+        each = fields.mapping(each, f'metadata.ownerReferences[{i}]')
+        if each.get('controller') and each.get('kind') != 'Node':
+            return (f'{errors.named(each.get("kind"))} '
+                    f'{errors.named(each.get("name"))}')
+    return None
 
 
 def _long_running(spec, status):

@@ -33,9 +33,12 @@ LIBVIRT = 'libvirt not connected'
 
 NO_BUDGET = 'no budget'
 
+# The guests are being moved away.
+DRAINING = 'draining'
+
 # In the order in which they are shown.
-REASONS = (nodes.SHUTTING_DOWN, nodes.CORDONED, nodes.NOT_READY, LIBVIRT,
-           NO_BUDGET, guests_pod.ENDING, findings.ESCAPED)
+REASONS = (DRAINING, nodes.SHUTTING_DOWN, nodes.CORDONED, nodes.NOT_READY,
+           LIBVIRT, NO_BUDGET, guests_pod.ENDING, findings.ESCAPED)
 
 # Nova's libvirt driver begins the reason with this where it disables the
 # service itself, and enables again only what begins so. So do we: whoever
@@ -195,7 +198,8 @@ def tell(before, after, wanted, host, changed):
         return messages.Line(
             messages.NORMAL, 'ComputeServiceDisabled',
             f'{who} {how} disabled: {after.reason[len(PREFIX):]}. No new '
-            f'guests are placed here, those that are here stay.')
+            f'guests are placed here, those that are here '
+            f'{"leave" if DRAINING in wanted else "stay"}.')
     if before.disabled and not after.disabled:
         return messages.Line(
             messages.NORMAL, 'ComputeServiceEnabled',

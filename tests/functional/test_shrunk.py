@@ -19,7 +19,10 @@ import nova.conf
 from nova.tests.functional.api import client
 from nova.tests.functional.libvirt import base as libvirt_base
 
+from nova_k8s.accounting import instance_overhead
+from nova_k8s.accounting import overhead
 from nova_k8s.inventory import bounds
+from nova_k8s.inventory import room
 from tests.functional import test_overhead
 
 CONF = nova.conf.CONF
@@ -158,6 +161,27 @@ class StoryTest(test_overhead.OverheadTestBase):
         self.start(cpu='8', memory=self.room_for(2))
         self.assert_same()
         servers = [self.boot(memory_mb=512) for _ in range(2)]
+        # What status shows of it, to the MiB.
+        inventory = self.inventory()
+        usages = self.placement.get(
+            '/resource_providers/%s/usages' %
+            self.compute_rp_uuids['compute1']).body['usages']
+        accounts = self.computes['compute1'].driver._accounts.summary()
+        shown = room.describe(inventory, usages, accounts)
+        self.assertEqual(self.memory()['reserved'], accounts.reserved_mb)
+        self.assertEqual(self.assert_same(), shown['free_mb'])
+        settings = instance_overhead.settings_from(CONF)
+        for memory_mb in (64, 128, 512):
+            need = overhead.need(overhead.guest(
+                memory_mb, 1, {}, {}, settings), settings)
+            fit = room.count_more(inventory, usages, accounts, need, 1)
+            for _ in range(fit):
+                servers.append(self.boot(memory_mb=memory_mb))
+            self.assert_full(memory_mb=memory_mb)
+            for _ in range(fit):
+                self._delete_server(servers.pop())
+            self._run_periodics()
+            self.assert_reserved(self.reserved(512, 512))
         # It is full: less than what the next one takes is left.
         self.assertLess(self.assert_same(), 512)
         self._delete_server(servers[0])

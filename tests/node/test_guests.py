@@ -321,8 +321,11 @@ class OutageTest(GuestsTestCase):
     def test_api_server(self):
         """It is so until the node's pods are evicted for it."""
         pid = self.stage.start_guest('one')
+        # With a grace period of 0 it would be gone before its kubelet hears of
+        # it.
         self.pods.create(pods.manifest('evicted', pods.container(
-            'c', ['sleep', '100000'], cpu='100m', memory='32Mi')))
+            'c', ['sleep', '100000'], cpu='100m', memory='32Mi'),
+            terminationGracePeriodSeconds=1))
         reject = 'iptables-nft -%s OUTPUT -d 10.0.2.2 -p tcp --dport {} ' \
             '-j DROP'.format(self.plane.port)
         # Where no node is heard of, Kubernetes evicts nothing: it takes the

@@ -52,6 +52,8 @@ class ApiServer(fixtures.Fixture):
                 fixture.bodies.append(json.loads(self.rfile.read(length)))
                 fixture._answer(self)
 
+            do_PATCH = do_POST
+
             def log_message(self, *args):
                 pass
 

@@ -36,6 +36,7 @@ class ConfTest(base.TestCase):
         self.assertEqual('api', options.limits_from)
         # The machine is reported only where that is asked for.
         self.assertEqual('error', options.unlimited)
+        self.assertEqual('eviction', options.drain_on)
         for name in ('container', 'namespace', 'pod_name', 'pod_selector',
                      'node_name', 'hypervisor_hostname', 'kubeconfig',
                      'manifest'):
@@ -47,13 +48,14 @@ class ConfTest(base.TestCase):
 
     def test_every_option_has_help(self):
         for group, options in conf.list_opts():
-            self.assertTrue(group.name == 'kubernetes' and options)
+            self.assertTrue(
+                group.name in ('kubernetes', conf.DRAIN) and options)
             for option in options:
                 self.assertTrue(option.help, option.name)
 
     def test_choices(self):
         found = self.conf()
-        for name in ('limits_from', 'unlimited'):
+        for name in ('limits_from', 'unlimited', 'drain_on'):
             self.assertRaises(ValueError, found.set_override, name, 'x',
                               group='kubernetes')
         self.assertRaises(ValueError, found.set_override, 'api_timeout', 0,
@@ -123,6 +125,9 @@ class CheckTest(base.TestCase):
             if isinstance(option, (cfg.IntOpt, cfg.BoolOpt)):
                 self.assertRaises(cfg.ConfigFileValueError, self._check,
                                   f'[kubernetes]\n{option.name} = x')
+        for option in conf.DRAIN_OPTS:
+            self.assertRaises(cfg.ConfigFileValueError, self._check,
+                              f'[{conf.DRAIN}]\n{option.name} = x')
 
 
 class SourceFromConfTest(base.TestCase):

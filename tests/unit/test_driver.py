@@ -48,6 +48,7 @@ from nova_k8s.kube import node as kube_node
 from nova_k8s.limits import budget
 from nova_k8s.limits import messages
 from nova_k8s.limits import watcher
+from nova_k8s import parts
 from nova_k8s.service import reasons
 from tests.unit import base
 
@@ -774,6 +775,7 @@ class NovaTest(base.TestCase):
         nova = set(dir(libvirt_driver.LibvirtDriver)) | set(
             libvirt_driver.LibvirtDriver.__init__.__code__.co_names)
         own = set(vars(driver.K8sLibvirtDriver)) | set(
+            vars(parts.Parts)) | set(
             driver.K8sLibvirtDriver.__init__.__code__.co_names)
         self.assertEqual({'_set_host_enabled', '_hard_reboot'}, {
             name for name in own & nova

@@ -13,10 +13,12 @@
 
 """This node as Kubernetes and Nova see it."""
 
+import dataclasses
 import datetime
 import io
 import json
 import time
+from unittest import mock
 
 import fixtures
 import nova.conf as nova_conf
@@ -24,9 +26,13 @@ from oslo_config import fixture as config_fixture
 from rich import console
 import yaml
 
+from nova_k8s.accounting import overhead
+from nova_k8s.accounting import summary
 from nova_k8s.cmd import main
 from nova_k8s.cmd import status
 from nova_k8s import conf
+from nova_k8s.drain import drainer
+from nova_k8s.drain import trigger
 from nova_k8s.elastic import mover
 from nova_k8s import errors
 from nova_k8s.kube import node
@@ -149,8 +155,8 @@ node_name = kube-1
             'DISK_GB': {'total': 10, 'allocation_ratio': 1.0}}
         self.useFixture(fixtures.MockPatchObject(
             status, 'ask_placement',
-            lambda provider: self._answer(
-                {PROVIDER: self.inventory}[provider])))
+            lambda provider: (self._answer(
+                {PROVIDER: self.inventory}[provider]), {'MEMORY_MB': 1024})))
         self.useFixture(fixtures.MockPatchObject(
             status, '_libvirt_guests', lambda: 3))
         self.useFixture(fixtures.MockPatchObject(
@@ -168,18 +174,32 @@ node_name = kube-1
         with open(path, 'w', encoding='utf-8') as f:
             f.write(text)
 
-    def _status(self):
+    def _status(self, *args):
         stdout = self.useFixture(fixtures.StringStream('stdout')).stream
         with fixtures.MonkeyPatch('sys.stdout', stdout):
             self.assertEqual(0, main.main([
                 'status', '--config-file', self.conf_file, '--format',
-                'json']))
+                'json', *args]))
         stdout.seek(0)
         return json.loads(stdout.read())
 
     def _states(self):
         return {part['name']: part['state']
                 for part in self._status()['parts']}
+
+    def test_draining(self):
+        self.assertNotIn('draining', self._states())
+        file = drainer.File(self.state_path, 'host-1', 'kube-1')
+        reason = 'the pod is being deleted'
+        file.save(trigger.Seen(reason, True))
+        self.nova = dataclasses.replace(
+            self.nova, record=reasons.Record(True, 'AUTO: draining'))
+        part, = [each for each in self._status()['parts']
+                 if each['name'] == 'draining']
+        self.assertEqual((reason, '3 guests left', 'follows'),
+                         (part['kubernetes'], part['nova'], part['state']))
+        file.save(trigger.Seen(reason, True, True))
+        self.assertIn('the node was uncordoned', self._states()['draining'])
 
     def test_all_is_well(self):
         found = self._status()
@@ -201,6 +221,18 @@ node_name = kube-1
             self._states())
         self.assertEqual(['VCPU', 'MEMORY_MB'], list(found['placement']))
         self.assertEqual(4.0, found['placement']['VCPU']['allocation_ratio'])
+
+    def test_memory(self):
+        self.assertEqual({
+            'total_mb': 4096, 'reserved_mb': 256, 'reserved_for': None,
+            'used_mb': 1024, 'free_mb': 2816}, self._status()['memory'])
+        summary.save(mock.Mock(state_path=self.state_path, host='host-1'),
+                     summary.make([overhead.Need(1024, 61, 1024)], 128, 1))
+        found = self._status('--flavor', '1,1024', '--flavor', '1,9999')
+        self.assertEqual({'others_mb': 128, 'guests_mb': 61, 'ahead_mb': 61,
+                          'guests': 1}, found['memory']['reserved_for'])
+        self.assertEqual([2, 0], [each['fit'] for each
+                                  in found['memory']['flavors']])
 
     def test_cordoned(self):
         self.node = node.Node('kube-1', 'uid-1', cordoned=True)

@@ -34,7 +34,7 @@ FULL = budget.Budget(
     node_name='node-1', deletion_time='2026-11-24T20:30:00Z', generation=7,
     resizing='it is', unconfirmed='nobody says', withheld='8 cores',
     resize_error='cannot',
-    resize_pending='Deferred: later',
+    resize_pending='Deferred: later', workload='ReplicaSet web',
     pod=budget.Reference('Pod', 'b', 'uid-1', 'a'))
 SETTLED = dataclasses.replace(FULL, resizing=None, unconfirmed=None)
 NOT_YET = errors.NotYet('Pod a/b: container c does not run')
