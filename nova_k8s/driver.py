@@ -186,16 +186,17 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
         finally:
             self._release(instance)
 
-    def attach_volume(self, context, connection_info, instance, *args,
-                      **kwargs):
-        super().attach_volume(context, connection_info, instance, *args,
-                              **kwargs)
+    def attach_volume(self, context, connection_info, instance, mountpoint,
+                      disk_bus=None, device_type=None, encryption=None):
+        super().attach_volume(
+            context, connection_info, instance, mountpoint, disk_bus=disk_bus,
+            device_type=device_type, encryption=encryption)
         self._forget_volumes(instance)
 
-    def detach_volume(self, context, connection_info, instance, *args,
-                      **kwargs):
-        super().detach_volume(context, connection_info, instance, *args,
-                              **kwargs)
+    def detach_volume(self, context, connection_info, instance, mountpoint,
+                      encryption=None):
+        super().detach_volume(context, connection_info, instance, mountpoint,
+                              encryption=encryption)
         self._forget_volumes(instance)
 
     def _forget_volumes(self, instance):
@@ -208,9 +209,12 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
         self._check_start(instance)
         return super()._hard_reboot(context, instance, *args, **kwargs)
 
-    def resume(self, context, instance, *args, **kwargs):
+    def resume(self, context, instance, network_info, block_device_info=None,
+               share_info=None):
         self._check_start(instance)
-        return super().resume(context, instance, *args, **kwargs)
+        return super().resume(
+            context, instance, network_info,
+            block_device_info=block_device_info, share_info=share_info)
 
     def _check_start(self, instance):
         """Refuse to start a guest for which the limit leaves no room."""
