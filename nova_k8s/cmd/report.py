@@ -25,6 +25,7 @@ import yaml
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s import conf
+from nova_k8s.config import cache
 from nova_k8s.confinement import cgroup
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
@@ -89,8 +90,10 @@ def configure(args):
     files = args.config_file or ([] if manifest is not None else None)
     folders = [] if files == [] else None
     try:
-        CONF([], project='nova', prog='nova-compute',
-             default_config_files=files, default_config_dirs=folders)
+        # What nova-compute keeps of its configuration is its own.
+        with cache.untouched():
+            CONF([], project='nova', prog='nova-compute',
+                 default_config_files=files, default_config_dirs=folders)
         if manifest is not None:
             CONF.set_override('limits_from', 'manifest', 'kubernetes')
             CONF.set_override('manifest', manifest, 'kubernetes')

@@ -20,6 +20,7 @@ import re
 from oslo_config import cfg
 
 from nova_k8s.config import documents
+from nova_k8s.config import folder
 from nova_k8s.config import layers
 
 MASK = '****'
@@ -110,7 +111,8 @@ def _where(conf, files, group, opt):
         # oslo.config names the last file that has the section.
         try:
             _value, layer = files.find(group, opt)
-            return layer.document.origin, False
+            return (layer.where(group, opt) if layer.document.key
+                    else layer.document.origin), layer.document.secret
         except KeyError:
             pass
     return (location.detail or location.location.name.replace('_', ' '),
@@ -118,10 +120,17 @@ def _where(conf, files, group, opt):
 
 
 def _files(conf):
-    """Return the files that were read, the last one counts most."""
+    """Return the files that were read, the last one counts most.
+
+    Of what `config run` has written it is known where it is from, and that
+    nobody may see what is from a Secret.
+    """
     found = [*conf.default_config_files]
-    for folder in conf.default_config_dirs:
-        found += sorted(glob.glob(os.path.join(folder, '*.conf')))
+    for path in conf.default_config_dirs:
+        try:
+            yield from folder.read_index(path)
+        except FileNotFoundError:
+            found += sorted(glob.glob(os.path.join(path, '*.conf')))
     for path in found:
         with open(path, encoding='utf-8') as f:
             yield documents.Document(path, '', f.read())

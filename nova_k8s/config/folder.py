@@ -78,13 +78,13 @@ class Folder:
 
         :raises errors.Refused: when there are none
         """
-        path = os.path.join(self.path, which, _INDEX)
+        path = os.path.join(self.path, which)
         try:
-            with open(path, encoding='utf-8') as f:
-                return [documents.Document(**each) for each in json.load(f)]
+            return read_index(path)
         except OSError as exc:
-            raise errors.Refused(f'{path}: {exc.strerror}; is this the --dir '
-                                 f'of nova-k8s config run?') from None
+            raise errors.Refused(
+                f'{exc.filename}: {exc.strerror}; is this the --dir of '
+                f'nova-k8s config run?') from None
 
     def _write(self, found):
         folder = tempfile.mkdtemp(prefix='..', dir=self.path)
@@ -113,6 +113,15 @@ class Folder:
             if name.startswith('..') and name not in names:
                 shutil.rmtree(os.path.join(self.path, name),
                               ignore_errors=True)
+
+
+def read_index(path):
+    """Return the documents that were written into a folder.
+
+    :raises OSError: when none were
+    """
+    with open(os.path.join(path, _INDEX), encoding='utf-8') as f:
+        return [documents.Document(**each) for each in json.load(f)]
 
 
 def _write(path, text):

@@ -117,7 +117,11 @@ class Follower:
             return
         self._current = found
         self._say(None)
-        self._changed()
+        try:
+            self._changed()
+        except Exception:
+            # Nothing may end this thread: the next change would go unnoticed.
+            LOG.exception('The service was not told of a change')
 
     def found(self):
         """Return the documents of all objects as they were last seen.

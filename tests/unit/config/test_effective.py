@@ -15,6 +15,7 @@ from oslo_config import cfg
 from nova_k8s.config import definitions
 from nova_k8s.config import documents
 from nova_k8s.config import effective
+from nova_k8s.config import folder
 from tests.unit import base
 
 KNOWN = definitions.Definitions([
@@ -88,6 +89,22 @@ class SettingsTest(base.TestCase):
         self.assertEqual((None, None), found['url'])
         self.assertEqual(
             ('****', f'{paths[1]}; no option of the service'), found['y'])
+
+    def test_what_config_run_has_written(self):
+        # Also of an option that nobody has marked as secret.
+        written = folder.Folder(self.folder() + '/config')
+        written.start([
+            documents.Document('ConfigMap a/nova', 'nova.conf',
+                               '[DEFAULT]\nhost = a\n'),
+            documents.Document('Secret a/nova', '{group}.{option}',
+                               '[g]\nn = 7\n', secret=True)])
+        conf = effective.load(KNOWN, 'nova', 'nova-compute', [],
+                              [written.config_dir])
+        found = {each.name: (each.value, each.where)
+                 for each in effective.settings(conf, KNOWN)}
+        self.assertEqual(('a', 'ConfigMap a/nova, key nova.conf'),
+                         found['host'])
+        self.assertEqual(('****', 'Secret a/nova, key g.n'), found['n'])
 
 
 class DefinitionsTest(base.TestCase):
