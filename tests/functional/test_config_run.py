@@ -42,6 +42,8 @@ host = {node}
 my_ip = 127.0.0.1
 state_path = {directory}
 shutdown_timeout = 1
+# What else runs on this machine is not to be measured.
+reserved_host_memory_mb = 512
 
 [oslo_concurrency]
 lock_path = {directory}

@@ -24,7 +24,9 @@ from tests.unit import test_devstack
 # it to start.
 DEVSTACK = {
     'DEFAULT': {'compute_driver': 'libvirt.LibvirtDriver',
-                'my_ip': '127.0.0.1', 'transport_url': 'fake://'},
+                'my_ip': '127.0.0.1', 'transport_url': 'fake://',
+                # What else runs on this machine is not to be measured.
+                'reserved_host_memory_mb': '512'},
     'libvirt': {'connection_uri': 'test:///default'},
 }
 
