@@ -161,9 +161,12 @@ class ElasticPolicyTest(testtools.TestCase):
         for verb, what in (('update', 'pods/resize'), ('patch', 'nodes'),
                            ('get', 'secrets'), ('patch', 'pods/status'),
                            ('patch', 'pods/ephemeralcontainers')):
+            # After a slash kubectl expects a name.
+            resource, _, subresource = what.partition('/')
             result = self.plane.kubectl(
-                'auth', 'can-i', verb, what, '-n', self.compute.namespace,
-                kubeconfig=self.kubeconfig, check=False)
+                'auth', 'can-i', verb, resource, '-n', self.compute.namespace,
+                f'--subresource={subresource}', kubeconfig=self.kubeconfig,
+                check=False)
             self.assertEqual('no', result.stdout.split()[0], (verb, what))
 
     def test_others_are_left_alone(self):
