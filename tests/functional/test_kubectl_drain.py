@@ -107,7 +107,8 @@ class KubectlDrainTestBase(compute_nodes.ComputeNodesTestBase):
     def create_pod(self, host):
         node = self.plane.core.read_node(self.nodes[host])
         pod = self.plane.core.create_namespaced_pod(self.namespace, {
-            'metadata': {'name': f'guests-{node.metadata.name}',
+            # guests-<node> would be the driver's own.
+            'metadata': {'name': f'holder-{node.metadata.name}',
                          'ownerReferences': [{
                              'apiVersion': 'v1', 'kind': 'Node',
                              'name': node.metadata.name, 'controller': True,
