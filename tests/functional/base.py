@@ -25,6 +25,7 @@ import urllib3
 import yaml
 
 from nova_k8s import conf
+from tests.functional import pools
 
 CONF = nova.conf.CONF
 
@@ -48,6 +49,7 @@ class ServersTestBase(base.ServersTestBase):
         # does not look there.
         self.flags(api_paste_config=os.path.join(
             sys.prefix, 'etc/nova/api-paste.ini'), group='wsgi')
+        pools.revive()
         super().setUp()
         # What intercepts the HTTP of Nova's APIs takes HTTPS as well, and
         # cannot speak it. The Kubernetes API server is a real one.

@@ -69,12 +69,18 @@ serve_indeed = nova.service.serve
 
 
 def start(server, **kwargs):
+    from nova import exception
     from nova import objects
     from nova.virt.libvirt import driver
 
     # What a host that starts for the first time is answered.
     objects.Service.get_by_host_and_binary = skip
     objects.ComputeNodeList.get_all_by_host = lambda *args: []
+
+    def get_by_nodename(context, name):
+        raise exception.ComputeHostNotFound(host=name)
+
+    objects.ComputeNode.get_by_nodename = get_by_nodename
     driver.LibvirtDriver.init_host = lambda self, host: tell(self)
     serve_indeed(server, **kwargs)
 

@@ -36,6 +36,8 @@ from nova import utils
 from nova.virt.libvirt import host as libvirt_host
 from oslo_utils import importutils
 
+from tests.functional import pools
+
 # libvirt reads it once, when it is loaded. What it has to say it also raises.
 os.environ.setdefault('LIBVIRT_LOG_OUTPUTS', '4:file:/dev/null')
 # Nova's tests forbid the import while they run, and do not notice this one.
@@ -222,6 +224,7 @@ class RealLibvirtTestCase(integrated_helpers._IntegratedTestBase):
     compute_driver = 'k8s.K8sLibvirtDriver'
 
     def setUp(self):
+        pools.revive()
         try:
             self.embed = embed()
             paste = etc_nova('api-paste.ini')

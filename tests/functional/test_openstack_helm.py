@@ -56,7 +56,7 @@ class StartTest(testtools.TestCase):
 
     def test_start(self):
         done = self.start('node7')
-        self.assertEqual(0, done.returncode, done.stderr)
+        self.assertEqual(0, done.returncode, done.stdout + done.stderr)
         loaded = json.loads(done.stdout.splitlines()[-1])
         self.assertEqual(
             ('nova_k8s.driver.K8sLibvirtDriver', 'node7'),
