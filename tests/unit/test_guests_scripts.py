@@ -142,7 +142,8 @@ class LibvirtTest(ScriptTestCase):
                 shlex.quote(str(BASE / 'libvirt.sh')),
                 shlex.quote(str(self.tree)))],
             env={**os.environ, 'RECORD': str(self.record)},
-            stdout=subprocess.PIPE, text=True, check=True)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+            check=True)
         path = done.stdout.strip()
         return os.path.relpath(path, self.tree) if path else None
 
