@@ -32,8 +32,6 @@ QUICK = bool(os.environ.get('NOVA_K8S_BENCH_QUICK'))
 
 GUESTS = 40
 
-GIB = 1024
-
 # Of the model of a network: bytes a second in GiB of a network of 25 Gbit/s,
 # of one connection of QEMU (a core), and what a guest writes meanwhile.
 _NETWORK, _CONNECTION, _WRITES = 2.9, 1.0, 0.25

@@ -19,16 +19,11 @@ Everything about the ledger happens under the lock of Nova's claims and audits
 import collections
 import time
 
-from oslo_log import log as logging
-
 from nova_k8s.accounting import claims
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import ledger as ledgers
 from nova_k8s.accounting import summary
 from nova_k8s.limits import budget
-
-LOG = logging.getLogger(__name__)
-
 
 # Seconds between measurements, and while others than guests come to use more
 # or less.

@@ -18,7 +18,6 @@ import datetime
 import json
 import os
 import sys
-import threading
 import typing as ty
 
 import libvirt
@@ -55,6 +54,7 @@ from nova_k8s.limits import sources
 from nova_k8s.limits import watcher
 from nova_k8s.service import reasons
 from nova_k8s.service import record as records
+from nova_k8s.util import deadline
 
 CONF = nova.conf.CONF
 
@@ -196,21 +196,14 @@ def status(flavors=()):
 
 def _within(seconds, who, ask):
     """Return (what ask returns, None), or (None, why it is not known)."""
-    answer = []
-
-    def asking():
-        try:
-            answer.append((ask(), None))
-        except Exception as exc:
-            words = ' '.join(str(exc).split()) or type(exc).__name__
-            answer.append((None, f'{UNKNOWN}: {who}: {words}'))
-
-    # Nova's messaging waits for ever for a server that is away.
-    thread = threading.Thread(target=asking, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return answer[0] if answer else (
-        None, f'{UNKNOWN}: {who}: no answer within {seconds} s')
+    try:
+        # Nova's messaging waits for ever for a server that is away.
+        return deadline.call(lambda _given_up: ask(), seconds, who), None
+    except deadline.NoAnswer:
+        return None, f'{UNKNOWN}: {who}: no answer within {seconds} s'
+    except Exception as exc:
+        words = ' '.join(str(exc).split()) or type(exc).__name__
+        return None, f'{UNKNOWN}: {who}: {words}'
 
 
 def ask_nova():

@@ -41,8 +41,6 @@ from nova_k8s.limits import quantity
 
 UID_FILE = '/run/nova-k8s/guests-pod.json'
 CHILD = 'guests'
-LIBVIRTD = 'libvirtd'
-MACHINE = 'machine'
 HELD = 'nova-k8s/guests-held-memory'
 
 # Of the Node: nova-k8s/guests-memory, -cpu, -hugepages-2Mi and so on.

@@ -45,9 +45,6 @@ class Reported:
     def __init__(self, budget, unlimited, known=None):
         self._budget = budget
         self._unlimited = unlimited
-        # What is to be reserved of MEMORY_MB, and what of it for others than
-        # guests; None for what Nova's driver reserves.
-        self.reserved_mb = self.others_mb = lambda: None
         # What the pod is about to shrink to: (MiB, millicores), or None.
         self.cap = lambda: None
         # accounting.accounts.Accounts; None for what Nova's driver reserves.

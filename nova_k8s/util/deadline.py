@@ -15,6 +15,10 @@
 import threading
 
 
+class NoAnswer(TimeoutError):
+    """It was waited for long enough; a TimeoutError of the function is not."""
+
+
 def call(function, seconds, who):
     """Return what a function returns.
 
@@ -24,7 +28,7 @@ def call(function, seconds, who):
     :param function: called with an event that is set when it is given up
     :param seconds: how long to wait for it
     :param who: does not answer, for the message
-    :raises TimeoutError: when that is over; and whatever the function raises
+    :raises NoAnswer: when that is over; and whatever the function raises
     """
     given_up = threading.Event()
     answer = []
@@ -40,7 +44,7 @@ def call(function, seconds, who):
     thread.join(seconds)
     if not answer:
         given_up.set()
-        raise TimeoutError(f'{who} does not answer within {seconds} s')
+        raise NoAnswer(f'{who} does not answer within {seconds} s')
     found, problem = answer[0]
     if problem:
         raise problem

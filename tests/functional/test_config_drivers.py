@@ -493,8 +493,6 @@ class EtcdTest(TestCase):
 class OptionListsTest(TestCase):
     """Every option of a service is the same from a file and the cluster."""
 
-    PROGRAMS = {'nova': 'nova-compute', 'placement': 'placement-manage'}
-
     def test_nova(self):
         self._test('nova-compute', 600)
 
