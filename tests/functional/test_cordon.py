@@ -334,10 +334,12 @@ class BetweenTest(CordonTestBase):
         saves = []
 
         def first_the_administrator(service):
-            saves.append(service)
-            if len(saves) == number:
-                patch.stop()
-                speak()
+            # Nova saves how often it has reported itself, too.
+            if service.obj_what_changed() & {'disabled', 'disabled_reason'}:
+                saves.append(service)
+                if len(saves) == number:
+                    patch.stop()
+                    speak()
             save(service)
 
         patch = mock.patch.object(objects.Service, 'save',

@@ -140,7 +140,7 @@ class GuestsPodTest(base.ServersTestBase):
         self.core.create_namespaced_pod_eviction(
             self.name, self.namespace, {'metadata': {'name': self.name}})
         self.wait_for(
-            (True, f'AUTO: cordoned, guests\' pod ending (Kubernetes node '
+            (True, f'AUTO: draining, cordoned (Kubernetes node '
                    f'{self.compute.node})'), self.service)
         self.assertIsNotNone(self.pod().metadata.deletion_timestamp)
         self.assertEqual(
