@@ -42,14 +42,14 @@ class ServersTestBase(base.ServersTestBase):
     ADMIN_API = True
 
     # What wait_for() waits at most, in seconds.
-    patience = 10
+    patience = 30
 
     def setUp(self):
         # Nova's wheel installs it under the prefix, and CONF.find_file()
         # does not look there.
         self.flags(api_paste_config=os.path.join(
             sys.prefix, 'etc/nova/api-paste.ini'), group='wsgi')
-        pools.revive()
+        pools.keep(self)
         super().setUp()
         # What intercepts the HTTP of Nova's APIs takes HTTPS as well, and
         # cannot speak it. The Kubernetes API server is a real one.

@@ -14,13 +14,23 @@
 
 import importlib.util
 
+import nova.conf
 
-def revive():
-    """Have them again, whatever a test before has stopped.
+CONF = nova.conf.CONF
 
-    A service that ends has Nova end them for good, and with them all tests
-    that are to come in the same process.
+
+def keep(test):
+    """Have them for this test, and for those after it.
+
+    A service that ends has Nova end them for good. Nova's fixture prevents
+    that for as long as the test lasts, and Nova's tests do not wait for a
+    service to end: one that takes its time would end those of the next test.
+
+    :param test: nova.test.TestCase, in its setUp()
     """
     if importlib.util.find_spec('nova.thread_pool_factory'):
         from nova import thread_pool_factory
         thread_pool_factory.FACTORY._shutdown = False
+    if 'manager_shutdown_timeout' in CONF:
+        # What is beyond 20 seconds is for guests that are on their way.
+        test.flags(manager_shutdown_timeout=20)

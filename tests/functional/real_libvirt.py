@@ -224,7 +224,7 @@ class RealLibvirtTestCase(integrated_helpers._IntegratedTestBase):
     compute_driver = 'k8s.K8sLibvirtDriver'
 
     def setUp(self):
-        pools.revive()
+        pools.keep(self)
         try:
             self.embed = embed()
             paste = etc_nova('api-paste.ini')

@@ -112,7 +112,7 @@ class CordonTestBase(base.ServersTestBase):
         return ('disabled', f'AUTO: {reasons} (Kubernetes node {self.node})',
                 True)
 
-    def wait_for_state(self, expected, seconds=10):
+    def wait_for_state(self, expected, seconds=None):
         self.wait_for(expected, self.state, seconds)
 
     def stays(self, expected, seconds=1):
