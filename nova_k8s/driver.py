@@ -31,6 +31,7 @@ from nova_k8s.config import sighup
 from nova_k8s.confinement import controller
 from nova_k8s import errors
 from nova_k8s import hooks
+from nova_k8s.inventory import compute_node
 from nova_k8s.inventory import host as machine
 from nova_k8s.limits import checkpoint
 from nova_k8s import parts
@@ -69,11 +70,16 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
         try:
             hooks.check(self.virtapi)
             conf.check(CONF)
+            # A compute node that Nova knows may have guests, who can be
+            # managed only while nova-compute runs.
+            known, absent = compute_node.find(host), None
             self._guests_pod = controller.from_conf(CONF)
             if self._guests_pod:
-                self._guests_pod.await_pod(bool(checkpoint.load(CONF)))
+                absent = self._guests_pod.await_pod(
+                    bool(known), bool(checkpoint.load(CONF)),
+                    lambda: machine.ask_libvirt(self._uri()))
                 machine.await_libvirt(self._uri())
-            self._construct(host)
+            self._construct(host, known, absent)
         except (errors.LimitsError, cfg.Error) as exc:
             problem = ' '.join(str(exc).split())
         # Not in the handler: there, oslo.log says the problem a second time.

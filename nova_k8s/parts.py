@@ -58,27 +58,48 @@ class Parts:
     # What was left for nova-k8s status last.
     _summary = _summary_problem = None
 
-    def _construct(self, host):
-        """Make all parts, once the limits are known and fit for use."""
+    def _construct(self, host, known, absent=None):
+        """Make all parts, once the limits are known and fit for use.
+
+        :param known: what Nova has of this host, as from compute_node.find()
+        :param absent: why the guests' pod does not run, None where it does
+        :raises errors.LimitsError: when nova-compute must not start
+        """
         overhead = instance_overhead.InstanceOverhead(
             instance_overhead.settings_from(CONF))
         source = sources.from_conf(CONF)
-        # A compute node that Nova knows may have guests, who can be managed
-        # only while nova-compute runs.
-        known = compute_node.find(host)
         enforced = cgroup.enforced_from_conf(CONF)
         state = checkpoint.start(
             CONF, source, enforced or watcher.nothing, closed=bool(known))
         found = state.budget
         reserve = pod_reserve.from_conf(CONF, found and found.memory_bytes)
-        problem = state.problem if not found else bounds.find_shortage(
-            found, CONF.kubernetes.unlimited,
-            bounds.reserved_by_class(CONF, reserve.mb), reserve.option)
+        problem = absent or state.problem
+        if found:
+            problem = bounds.find_shortage(
+                found, CONF.kubernetes.unlimited,
+                bounds.reserved_by_class(CONF, reserve.mb), reserve.option)
         if problem and not known:
             raise errors.Refused(problem)
         self._node_name = compute_node.choose_name(
             CONF, os.environ, found, known)
         compute_node.check_name(host, self._node_name, known)
+        node_source = self._connect(host, found)
+        self._publisher = publisher.Publisher(self._publish, self._measure)
+        self._watcher = watcher.Watcher(
+            source, state, self._tell, self._publisher.wake, enforced)
+        self._reported = reported.Reported(
+            self._budget, CONF.kubernetes.unlimited,
+            next((each for each in known if self._node_name in (
+                None, each.hypervisor_hostname)), None))
+        self._account(overhead, reserve, source)
+        self._follow(host, source, node_source)
+        if problem:
+            self._tell_closed(problem, found)
+        else:
+            self._tell(None, state)
+
+    def _connect(self, host, found):
+        """Return the source of the node; have events written."""
         kube_node = (kube_client.node_name(CONF, os.environ) or
                      (found and found.node_name))
         node_source = node.from_conf(CONF, kube_node)
@@ -87,13 +108,10 @@ class Parts:
                 functools.partial(kube_client.api_client, CONF),
                 kube_node or host, CONF.kubernetes.api_timeout)
             self._recorder.start()
-        self._publisher = publisher.Publisher(self._publish, self._measure)
-        self._watcher = watcher.Watcher(
-            source, state, self._tell, self._publisher.wake, enforced)
-        self._reported = reported.Reported(
-            self._budget, CONF.kubernetes.unlimited,
-            next((each for each in known if self._node_name in (
-                None, each.hypervisor_hostname)), None))
+        return node_source
+
+    def _account(self, overhead, reserve, source):
+        """Have counted what guests cost."""
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
             self._publisher.wake, lambda: self._reported.closed,
@@ -106,9 +124,12 @@ class Parts:
             self._guests_pod.connect(
                 source.latest, self._accounts.held_bytes, usage.pids,
                 self._tell_of_guests, self._wake_service)
+
+    def _follow(self, host, source, node_source):
+        """Have followed what changes: room, guests and node."""
         self._elastic = ways.from_conf(
             CONF, source, node_source, self._accounts, self._reported,
-            tracker, self._publisher.wake,
+            self._tracker(), self._publisher.wake,
             lambda line: self._say(line, self._budget() and
                                    self._budget().pod))
         if CONF.kubernetes.metrics_port:
@@ -123,10 +144,6 @@ class Parts:
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._is_open, node_source,
             self._tell_of_service, self._reasons)
-        if problem:
-            self._tell_closed(problem, found)
-        else:
-            self._tell(None, state)
 
     def _budget(self):
         return self._watcher.state.budget

@@ -45,6 +45,12 @@ SOON, LATER = 5, 60
 # Seconds between two looks while nova-compute starts.
 STARTING = 1
 
+# Seconds for a new pod to run, while libvirt answers and guests may be there:
+# until nova-compute has started, nobody can manage them.
+PATIENCE = 30
+
+_RUNNING = (guests_pod.RUNS, guests_pod.ENDS)
+
 
 class Controller:
     """Keeps the guests' pod.
@@ -76,25 +82,45 @@ class Controller:
         # Never blocks.
         self.wake = self._worker.wake
 
-    def await_pod(self, known):
+    def await_pod(self, known, kept, answers):
         """Block until the pod runs, and make it where it is missing.
 
-        Before that libvirt does not start, and so nothing can.
+        Before that libvirt does not start, and so nothing can. Where libvirt
+        does answer, guests may be there that only nova-compute can manage:
+        then it is waited for no longer than PATIENCE, and the worker goes on.
 
-        :param known: whether it ran before: then an API server that is away
-            changes nothing
+        :param known: whether Nova knows this compute node
+        :param kept: whether its limits are known from before: then an API
+            server that is away changes nothing
+        :param answers: returns whether libvirt answers
+        :return: why the pod does not run, None where it does
         :raises errors.Refused: when it cannot be made
         :raises errors.Unreadable: when the API server does not answer
         """
+        until, waiting = time.monotonic() + PATIENCE, False
         while True:
+            body = None
             try:
-                if self.reconcile(self._pod.read()) in (
-                        guests_pod.RUNS, guests_pod.ENDS):
-                    return
-            except errors.Unreadable:
-                if known:
-                    return
-                raise
+                body = self._pod.read()
+                phase, why = self._next(body)
+                if phase in _RUNNING:
+                    return None
+                begin = known and time.monotonic() >= until
+                why = f'{self._pod} holds no guests yet: {why}'
+            except errors.LimitsError as exc:
+                begin = known or kept and isinstance(exc, errors.Unreadable)
+                # With a pod that runs it is the folder on the node that is
+                # wrong: no compute node ever was like that.
+                if not begin or guests_pod.phase(body)[0] in _RUNNING:
+                    raise
+                # By whoever starts without it.
+                self._told = why = str(exc)
+            if begin and answers():
+                return why
+            if begin and not waiting:
+                waiting = True
+                LOG.warning('Waiting for libvirt, which does not answer yet, '
+                            'or for the guests\' pod: %s', why)
             time.sleep(STARTING)
 
     def read(self):
@@ -152,8 +178,12 @@ class Controller:
         :param body: the pod, None where there is none
         :raises errors.LimitsError: when it cannot be done
         """
+        return self._next(body)[0]
+
+    def _next(self, body):
+        """As reconcile(); return why the pod does not run, too."""
         phase, why = guests_pod.phase(body)
-        if phase in (guests_pod.RUNS, guests_pod.ENDS):
+        if phase in _RUNNING:
             self._publish(body)
             self._annotate(body)
         elif phase == guests_pod.ENDED:
@@ -173,7 +203,7 @@ class Controller:
                 self._make(node)
                 why = None
         self._tell(phase, why)
-        return phase
+        return phase, why or 'it was just made'
 
     def _make(self, node):
         host = guests_pod.Host(node.name, node.uid, node.annotations,

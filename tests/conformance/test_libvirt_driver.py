@@ -90,15 +90,15 @@ class LimitedDriver(K8sLibvirtDriver):
 
     def __init__(self, virtapi, read_only=False):
         super().__init__(virtapi, read_only)
-        self._construct(nova.conf.CONF.host)
+        self._construct(nova.conf.CONF.host, [])
 
-    def _construct(self, host):
+    def _construct(self, host, known, absent=None):
         # What a start does with files, and that it refuses options which Nova
         # does not take either, is not what is compared.
         with mock.patch.object(checkpoint, 'start', return_value=STATE), \
                 mock.patch.object(record.File, 'forget'), \
                 mock.patch.object(bounds, 'find_shortage', return_value=None):
-            super()._construct(host)
+            super()._construct(host, known, absent)
         # Upstream's instances are in no database.
         self._accounts._overhead._count_pci_devices = lambda *args: 0
         self._accounts._overhead._count_rbd_images = lambda *args: 0

@@ -570,7 +570,8 @@ class ControllerTest(TestCase):
 
     def test_start_waits_until_it_runs(self):
         thread = threading.Thread(
-            target=self.controller.await_pod, args=(False,), daemon=True)
+            target=self.controller.await_pod, daemon=True,
+            args=(False, False, lambda: True))
         thread.start()
         wait_until(self.read)
         thread.join(0.5)

@@ -159,6 +159,50 @@ class GuestsPodTest(base.ServersTestBase):
         self.wait_for((False, None), self.service)
         self.wait_for(self.pod().metadata.uid, self.told)
 
+    def allow(self, *verbs):
+        """Allow these verbs for pods, and wait until that is in effect."""
+        rbac = client.RbacAuthorizationV1Api(self.plane.admin)
+        rbac.patch_namespaced_role('nova-k8s', self.namespace, {'rules': [{
+            'apiGroups': [''], 'resources': ['pods'],
+            'verbs': ['get', 'list', 'watch', 'patch', *verbs]}]})
+        mine = client.AuthorizationV1Api(
+            self.plane.client(self.compute.kubeconfig()))
+
+        def may_create():
+            return mine.create_self_subject_access_review({'spec': {
+                'resourceAttributes': {
+                    'verb': 'create', 'resource': 'pods',
+                    'namespace': self.namespace}}}).status.allowed
+        self.wait_for('create' in verbs, may_create)
+
+    def test_a_restart_without_the_pod(self):
+        self.start_compute()
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        server = self.boot(vcpus=2, memory_mb=2048)
+        first = self.pod()
+        self.computes['compute1'].stop()
+        self.allow()
+        self.plane.remove_pod(first)
+
+        self.restart_compute_service('compute1')
+        errors = [line for line in self.stdlog.logger.output.splitlines()
+                  if 'nova-compute starts, and' in line]
+        self.assertEqual(1, len(errors), errors)
+        self.assertIn(f'Pod {self.namespace}/{self.name}: API server',
+                      errors[0])
+        self.assertIn('cannot create resource', errors[0])
+        self.wait_for(True, lambda: 'no budget' in (self.service()[1] or ''))
+        self.wait_for_inventory(VCPU=(4, 4), MEMORY_MB=(4096, 4096))
+        # It can be managed.
+        self._stop_server(server)
+        self._delete_server(server)
+
+        self.allow('create')
+        self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
+        self.assertNotEqual(first.metadata.uid, self.pod().metadata.uid)
+        self.wait_for((False, None), self.service)
+        self.wait_for(self.pod().metadata.uid, self.told)
+
     def test_a_right_that_is_missing(self):
         client.RbacAuthorizationV1Api(
             self.plane.admin).delete_namespaced_role_binding(

@@ -15,6 +15,7 @@
 import copy
 import inspect
 import os
+import pathlib
 import threading
 import time
 from unittest import mock
@@ -55,6 +56,8 @@ from tests.unit import base
 CONF = nova.conf.CONF
 GI = 2 ** 30
 NODE = 'node-1'
+GUESTS_POD = str(pathlib.Path(__file__).resolve().parents[2] / 'etc' /
+                 'kubernetes' / 'base' / 'guests-pod.yaml')
 UUID = '2f1f0b2e-6a0c-4a1e-9d2c-000000000001'
 
 
@@ -324,6 +327,40 @@ class StartTest(DriverTestBase):
             with mock.patch('nova_k8s.limits.watcher.read_first',
                             side_effect=problem):
                 self._starts_closed(str(problem))
+
+    def _guests_pod(self, problem):
+        """Have a guests' pod that cannot be made, for a libvirt that runs."""
+        self.useFixture(fixtures.MockPatch('nova_k8s.kube.events.Recorder'))
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.kube.client.api_client'))
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.inventory.host.ask_libvirt', lambda uri: True))
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.kube.pods.Pod.read', side_effect=problem))
+        # What follows is the controller's.
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.confinement.controller.Controller.start'))
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.confinement.controller.Controller.stop'))
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.limits.watcher.read_first',
+            side_effect=errors.Refused('not found')))
+        self.flags(group='kubernetes', limits_from='api', namespace='n',
+                   follow_cordon=False, node_name=NODE,
+                   guests_pod=GUESTS_POD)
+
+    def test_closed_without_the_guests_pod(self):
+        self.patch_nodes(NODE)
+        for problem in (errors.Refused('no such right'),
+                        errors.Unreadable('no answer')):
+            self._guests_pod(problem)
+            self._starts_closed(str(problem))
+
+    def test_first_start_without_the_guests_pod(self):
+        for problem in (errors.Refused('no such right'),
+                        errors.Unreadable('no answer')):
+            self._guests_pod(problem)
+            self._refused(str(problem))
 
     def test_closed_by_the_limits_themselves(self):
         self.patch_nodes(NODE)

@@ -34,6 +34,9 @@ class Pod:
 
     namespace, name = 'openstack', 'guests-kube-1'
 
+    def __str__(self):
+        return f'Pod {self.namespace}/{self.name}'
+
     def __init__(self):
         self.body = None
         self.problem = None
@@ -101,22 +104,58 @@ class ControllerTest(base.TestCase):
         self.found.reconcile(self.pod.body)
         self.assertTrue(os.path.exists(self.file))
 
+    def await_pod(self, known=False, kept=False, answers=lambda: True):
+        return self.found.await_pod(known, kept, answers)
+
     def test_a_folder_that_is_not_there(self):
         self.found = controller.Controller(
             self.pod, self.node, TEMPLATE, 60, '/none/guests-pod.json')
         self.found.reconcile(None)
-        exc = self.assertRaises(errors.Refused, self.found.await_pod, True)
+        exc = self.assertRaises(errors.Refused, self.await_pod, True, True)
         self.assertIn('/none/guests-pod.json: No such file', str(exc))
 
     def test_start_without_an_api_server(self):
         self.pod.problem = errors.Unreadable('away')
-        self.assertIsNone(self.found.await_pod(True))
-        self.assertRaises(errors.Unreadable, self.found.await_pod, False)
+        self.assertEqual('away', self.await_pod(kept=True))
+        self.assertEqual('away', self.await_pod(known=True))
+        self.assertRaises(errors.Unreadable, self.await_pod)
+
+    def test_start_without_the_right_to_make_it(self):
+        self.pod.create = self.refuse
+        self.assertRaises(errors.Refused, self.await_pod, kept=True)
+        self.assertEqual('no such right', self.await_pod(known=True))
+        # It is in the line of whoever starts without it.
+        self.found._step()
+        self.assertNotIn('no such right', self.log.output)
+
+    def test_start_with_a_pod_that_does_not_run(self):
+        self.useFixture(fixtures.MockPatchObject(controller, 'PATIENCE', 2))
+        self.pod.create(self.pending())
+        self.assertEqual(
+            'Pod openstack/guests-kube-1 holds no guests yet: no room',
+            self.await_pod(known=True))
+        self.assertEqual(1, self.log.output.count('no room'))
+
+    def test_start_while_a_new_pod_comes(self):
+        self.assertIsNone(self.await_pod(known=True))
+        self.assertEqual(['create'], self.pod.calls)
+
+    def test_start_without_libvirt(self):
+        self.pod.create = self.refuse
+        answers = iter((False, False, True))
+        self.assertEqual('no such right', self.await_pod(
+            known=True, answers=lambda: next(answers)))
+        self.assertEqual(1, self.log.output.count('Waiting for libvirt'))
+
+    def pending(self):
+        self.useFixture(fixtures.MockPatchObject(
+            guests_pod, 'phase', lambda body: (guests_pod.PENDING, 'no room')))
+        return {'metadata': {}}
 
     def test_start_on_a_cordoned_node(self):
         self.node.cordoned = True
         thread = threading.Thread(
-            target=self.found.await_pod, args=(False,), daemon=True)
+            target=self.await_pod, daemon=True)
         thread.start()
         thread.join(1.5)
         self.assertTrue(thread.is_alive())
