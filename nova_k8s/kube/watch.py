@@ -15,11 +15,8 @@
 
 A thin layer over kubernetes.informer.SharedInformer, which lists, watches
 and resumes. It reconnects at once and for ever, waits for ever on a
-connection that hangs, and tells failures to its log only.
-
-A watch on which nothing happens and one of a server that hangs look the same.
-So the server is asked the same list now and then, on a connection of its own
-that is kept: what is in the answer does not matter, that there is one does.
+connection that hangs, and tells failures to its log only. That a server hangs
+is noticed by asking it something now and then (see pulse).
 """
 
 import json
@@ -33,6 +30,7 @@ from kubernetes import informer
 
 from nova_k8s import errors
 from nova_k8s.kube import client as kube_client
+from nova_k8s.kube import pulse
 
 # How long one watch lasts, in seconds. After it the objects are listed again,
 # so it bounds for how long a server whose state was rolled back goes
@@ -100,9 +98,11 @@ class Watch:
         self._host = ''
         self._opened = None
         self._probation = threading.Timer(0, self._works)
-        # For the question whether the server answers at all.
-        self._kept = None
+        # The server hangs, and that is the problem.
         self._silent = False
+        # Cleared while the informer waits until the server answers again.
+        self._go = threading.Event()
+        self._go.set()
 
     def list(self):
         """Ask the API server; return (objects as dicts, resource version).
@@ -145,17 +145,30 @@ class Watch:
         self._informer = informer.SharedInformer(
             self._list_or_watch(), resync_period=PERIOD, **self._query)
         for event in (informer.ADDED, informer.MODIFIED, informer.DELETED):
-            self._informer.add_event_handler(event, self._works)
+            self._informer.add_event_handler(event, self._arrived)
+        self._informer.add_event_handler(informer.BOOKMARK, self._heard)
         self._informer.add_event_handler(informer.ERROR, self._failed)
         self._informer.start()
-        while not stop.wait(min(PERIOD, SILENCE, self._timeout)):
-            # A new thread if it ended: by an exception outside of what the
-            # informer guards.
-            self._informer.start()
-            if self._silent or not self._problem:
-                self._ask_whether_it_answers()
+        wait = self._timeout
+        try:
+            while not stop.wait(min(PERIOD, SILENCE, wait)):
+                # A new thread if it ended: by an exception outside of what
+                # the informer guards.
+                self._informer.start()
+                wait = self._timeout
+                if self._silent or not self._problem or self._pulse.hangs:
+                    self._ask_whether_it_answers()
+                    wait = self._pulse.due()
+                else:
+                    self._go.set()
+        finally:
+            self._go.set()
         self._informer.stop()
         self._probation.cancel()
+
+    @property
+    def _pulse(self):
+        return pulse.of(self._host, self._timeout)
 
     def _new_api(self):
         api = self._connect()
@@ -167,21 +180,18 @@ class Watch:
                                 **query)
 
     def _ask_whether_it_answers(self):
-        try:
-            self._kept = self._kept or self._new_api()
-            self._get(self._kept, self._timeout, **self._query)
-        except Exception as exc:
-            # Any answer will do, a refusal too: of those, and of a connection
-            # that is not made, the watch tells.
-            if not getattr(exc, 'status', None):
-                self._kept = None
-                if kube_client.is_timeout(exc):
-                    self._silent = True
-                    self._problem = (f'{self._what}: '
-                                     f'{kube_client.explain(exc, self._host)}')
-                    self._changed()
-                return
-        if self._silent:
+        exc = self._pulse.ask(self._new_api, lambda api: self._get(
+            api, self._timeout, **self._query).data)
+        if exc:
+            if self._silent or not self._problem:
+                self._silent = True
+                self._fail(f'{self._what}: '
+                           f'{kube_client.explain(exc, self._host)}')
+        elif not self._go.is_set():
+            # It says itself whether it works again.
+            self._silent = False
+            self._go.set()
+        elif self._silent:
             self._works()
 
     def _list_or_watch(self):
@@ -219,6 +229,7 @@ class Watch:
 
     def _connected(self):
         self._opened = time.monotonic()
+        self._pulse.heard()
         if not self._failures:
             # What was listed before is in the cache by now: an empty list
             # has no event.
@@ -228,7 +239,14 @@ class Watch:
         self._probation.daemon = True
         self._probation.start()
 
-    def _works(self, _object=None):
+    def _heard(self, _object):
+        self._pulse.heard()
+
+    def _arrived(self, _object):
+        self._pulse.heard()
+        self._works()
+
+    def _works(self):
         self._probation.cancel()
         self._failures = 0
         self._problem = None
@@ -245,13 +263,25 @@ class Watch:
         # 410 Gone is no outage: what is watched is listed anew.
         if (self._failures > SILENT_FAILURES and
                 getattr(exc, 'status', None) != 410):
-            self._problem = problem
             self._silent = False
-            self._changed()
-        # Sixteen: a thousand doublings, half a day, are too much for a float.
-        longest = min(LAST_DELAY,
-                      FIRST_DELAY * 2 ** min(16, self._failures - 1))
+            self._fail(problem)
+        if self._pulse.hangs:
+            # One question for all is enough.
+            self._go.clear()
+            if not self._stop.is_set():
+                self._go.wait()
+            longest = 0
+        else:
+            # Sixteen: a thousand doublings, half a day, are too much for a
+            # float.
+            longest = min(LAST_DELAY,
+                          FIRST_DELAY * 2 ** min(16, self._failures - 1))
         if self._stop.wait(longest * random.uniform(0.5, 1)):
             # The informer comes back at once until run() has stopped it, and
             # a green thread that never waits keeps run() from doing so.
             time.sleep(STOPPING)
+
+    def _fail(self, problem):
+        news, self._problem = problem != self._problem, problem
+        if news:
+            self._changed()

@@ -14,6 +14,7 @@
 
 import http.server
 import json
+import socket
 import threading
 from urllib import parse
 
@@ -27,12 +28,15 @@ class ApiServer(fixtures.Fixture):
     :ivar requests: of each request the path and the query
     :ivar bodies: what was sent with those that send something
     :ivar watched: how many watches were opened
+    :ivar connections: how many connections were made
     """
 
     def _setUp(self):
         self.requests = []
         self.bodies = []
         self.watched = 0
+        self.connections = 0
+        self._open = set()
         self._watch = None
         self.release = threading.Event()
         self.addCleanup(self.release.set)
@@ -43,6 +47,15 @@ class ApiServer(fixtures.Fixture):
 
             # As the API server: a watch ends when the client wants it to.
             protocol_version = 'HTTP/1.1'
+
+            def setup(self):
+                super().setup()
+                fixture.connections += 1
+                fixture._open.add(self.connection)
+
+            def finish(self):
+                fixture._open.discard(self.connection)
+                super().finish()
 
             def do_GET(self):
                 fixture._answer(self)
@@ -90,6 +103,11 @@ class ApiServer(fixtures.Fixture):
 
     def will_hang(self):
         self._status = None
+
+    def close_all(self):
+        """Break all connections, as a network does."""
+        for connection in list(self._open):
+            connection.shutdown(socket.SHUT_RDWR)
 
     def will_watch(self, *events, status=200, lasts=30):
         """Answer watches with events, then be silent for some seconds."""

@@ -26,8 +26,8 @@ class Source:
     """Reads one pod, by its name or by its labels and node.
 
     The cost at the API server does not depend on the size of the cluster:
-    a list each minute (kube.watch.PERIOD), and a watch in between, of what
-    the query selects.
+    a list now and then (kube.watch.PERIOD, and kube.pulse), and a watch in
+    between, of what the query selects.
 
     :param connect: returns a kubernetes.client.ApiClient
     :param container: [kubernetes] container

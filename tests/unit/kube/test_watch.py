@@ -360,16 +360,65 @@ class SilentTest(WatchTestBase):
     def test_connection_that_is_not_made(self):
         # An API server that restarts: the watch notices, and forgives it.
         self.broken.append(ConnectionRefusedError('refused'))
-        self.watch._kept = None
+        self.watch._pulse._api = None
         connected = self.connected
         self._await(lambda: self.connected > connected + 1)
         self.assertIsNone(self.watch._problem)
 
     def test_connection_is_kept(self):
         connected = self.connected
-        asked = len(self.server.requests)
+        asked, opened = len(self.server.requests), self.server.connections
         self._await(lambda: len(self.server.requests) > asked + 2)
         self.assertLessEqual(self.connected, connected + 1)
+        # Each would be a handshake of TLS.
+        self.assertLessEqual(self.server.connections, opened + 1)
+
+    def test_one_asks_for_all(self):
+        another = watch.Watch(
+            self._connect, kube_client.path('v1', 'nodes'), 'Node a',
+            lambda: None, 0.5)
+        thread = threading.Thread(
+            target=another.run, args=(self.stop,), daemon=True)
+        thread.start()
+        self.addCleanup(thread.join, 20)
+        self.addCleanup(self.stop.set)
+        self._await(lambda: self.server.watched == 2)
+        asked = len(self.server.requests)
+        time.sleep(2)
+        # One every half second, and not one of each.
+        self.assertLessEqual(len(self.server.requests) - asked, 5)
+        self.server.will_hang()
+        began = time.monotonic()
+        self._fails(self.server.url)
+        self._await(lambda: another._problem)
+        self.assertLess(time.monotonic() - began, 2.5 * 0.5)
+
+    def test_asked_seldom_while_it_hangs(self):
+        # Whose watches break, too.
+        self.server.will_hang()
+        self._fails()
+        self.server._watch = None
+        self.server.close_all()
+        self._await(lambda: not self.watch._go.is_set())
+        asked, connected = len(self.server.requests), self.connected
+        time.sleep(3)
+        # One in four timeouts: three of pause, and one without an answer.
+        self.assertLessEqual(len(self.server.requests) - asked, 3)
+        self.assertEqual(connected, self.connected)
+        self.server.will_list(pod(cpu='5'))
+        self.server.will_watch({'type': 'MODIFIED', 'object': pod(cpu='5')})
+        self._works()
+        self.assertEqual(['5'], self._seen())
+
+    def test_ends_while_it_hangs(self):
+        self.server.will_hang()
+        self._fails()
+        self.server._watch = None
+        self.server.close_all()
+        self._await(lambda: not self.watch._go.is_set())
+        self.stop.set()
+        self.thread.join(5)
+        self.assertFalse(self.thread.is_alive())
 
     def test_not_asked_while_the_watch_fails(self):
         self.server.will_watch(status=403, lasts=0)
