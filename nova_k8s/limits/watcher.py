@@ -36,9 +36,6 @@ LOG = logging.getLogger(__name__)
 # changes ends in few updates.
 SETTLE = 0.05
 
-# Seconds until Nova is told again, when it could not be told.
-RETRY = 1
-
 # Seconds between looks at what the kernel enforces, which nobody tells of.
 LOOK_AGAIN = 5
 
@@ -110,8 +107,8 @@ class Watcher:
     :param source: see nova_k8s.limits.sources
     :param state: the State to begin with
     :param tell: called once for each change, with the states before and after
-    :param push: called after each change of the budget; may raise, and is
-        then called again a little later
+    :param push: called after each change of the budget; neither blocks nor
+        fails
     :param enforced: returns what the kernel enforces, as for growth.follow();
         looked at now and then; None where it cannot be seen
     """
@@ -127,10 +124,11 @@ class Watcher:
         # said may matter to somebody, and be the same limits.
         self._heard = True
         self._enforced = enforced
+        # As last seen.
+        self._allowed = None
         self._source = source
         self._tell = tell
         self._push = push
-        self._behind = False
         self._worker = worker.Worker(
             'nova-k8s-limits', self._step, self._watch, SETTLE)
         self._stop = self._worker.stopping
@@ -153,10 +151,13 @@ class Watcher:
 
     def _look(self):
         with self._looking:
-            self._seen = look_again(self._source, self._seen,
-                                    self._enforced or nothing)
+            self._seen = look_again(self._source, self._seen, self._allow)
             if not self._seen.problem:
                 self.read_at = time.monotonic()
+
+    def _allow(self):
+        self._allowed = self._enforced and self._enforced()
+        return self._allowed
 
     def _watch(self, changed, stop):
         def look():
@@ -170,28 +171,26 @@ class Watcher:
         self._source.watch(look, stop)
 
     def _step(self):
-        self._behind = self._refreshed() or self._behind
-        if self._behind:
-            self._behind = not self._pushed()
-        if self._behind:
-            return RETRY
-        return LOOK_AGAIN if self._enforced else None
-
-    def _refreshed(self):
         try:
-            return self.refresh()
+            changed = not self._is_same() and self.refresh()
         except Exception:
             # Nothing may end this thread: nobody would notice, and Nova would
             # go on with the limits of that moment. Nor is it known whether
             # the budget changed before.
             LOG.exception('Could not follow the limits')
-            return True
-
-    def _pushed(self):
-        try:
+            changed = True
+        if changed:
             self._push()
-        except Exception:
-            LOG.exception('Could not tell Nova about changed limits; trying '
-                          'again in %s s', RETRY)
+        return LOOK_AGAIN if self._enforced else None
+
+    def _is_same(self):
+        """Whether there is nothing to look at: the kernel's files are short.
+
+        What the source says is a pod, and most looks are at one that nobody
+        has changed.
+        """
+        if self._heard or self._seen.problem or self._enforced is None or (
+                self._enforced() != self._allowed):
             return False
+        self.read_at = time.monotonic()
         return True

@@ -81,8 +81,9 @@ class Worker:
     def _work(self):
         delay = None
         while True:
-            self._woken.wait(delay)
-            self.stopping.wait(self._settle)
+            # Without a change there is none that more could follow.
+            if self._woken.wait(delay):
+                self.stopping.wait(self._settle)
             self._woken.clear()
             if self.stopping.is_set():
                 return
