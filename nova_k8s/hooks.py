@@ -35,8 +35,11 @@ OLDEST, NEWEST = 31, 34
 _TRACKER = 'nova.compute.resource_tracker:ResourceTracker'
 _CLIENT = 'nova.scheduler.client.report:SchedulerReportClient'
 
+_TREE = 'nova.compute.provider_tree:ProviderTree'
+_DRIVER = 'nova.virt.libvirt.driver:LibvirtDriver'
+
 # What is called or replaced, and with which arguments; architecture.rst has
-# the reasons.
+# the reasons. After ... it takes more, which is handed on.
 FUNCTIONS = {
     'nova.compute.claims:Claim._claim_test': ('self', 'node', None),
     f'{_TRACKER}._get_usage_dict': ('self', 'instance', 'instance'),
@@ -51,18 +54,33 @@ FUNCTIONS = {
     f'{_TRACKER}.disabled': ('self', 'node'),
     f'{_CLIENT}.get': ('self', 'url'),
     f'{_CLIENT}.put': ('self', 'url', {}),
+    f'{_TREE}.data': ('self', 'uuid'),
+    f'{_TREE}.exists': ('self', 'uuid'),
+    f'{_TREE}.update_inventory': ('self', 'uuid', {}),
     'nova.compute.manager:ComputeVirtAPI.update_compute_provider_status':
         ('self', 'context', 'uuid', True),
-    'nova.virt.libvirt.driver:LibvirtDriver._set_host_enabled':
-        ('self', True, 'reason'),
-    # What else it takes is handed on.
-    'nova.virt.libvirt.driver:LibvirtDriver._hard_reboot':
-        ('self', 'context', 'instance', ...),
+    'nova.conf.devices:register_dynamic_opts': ('conf',),
+    'nova.utils:synchronized': ('name', ...),
+    'nova.virt.hardware:get_cpu_dedicated_set': (),
+    'nova.virt.hardware:get_cpu_shared_set': (),
+    f'{_DRIVER}._set_host_enabled': ('self', True, 'reason'),
+    f'{_DRIVER}._hard_reboot': ('self', 'context', 'instance', ...),
+    f'{_DRIVER}._uri': (),
+    'nova.virt.libvirt.host:Host.list_guests': ('self',),
     'nova.virt.libvirt.volume.mount:get_manager': (),
 }
 
-# What is read of objects, from the virtapi that nova-compute hands to its
-# driver.
+# What is read of modules.
+VALUES = ('nova.compute.resource_tracker:COMPUTE_RESOURCE_SEMAPHORE',
+          'nova.compute.vm_states:STOPPED',
+          'nova.compute.vm_states:SUSPENDED',
+          'nova.virt.libvirt.driver:DISABLE_REASON_UNDEFINED')
+
+# What is read of objects: what their constructors set.
+SET = {'nova.compute.claims:Claim': ('_pci_requests', 'instance', 'tracker'),
+       _DRIVER: ('_host', 'provider_tree')}
+
+# What is read of the virtapi that nova-compute hands to its driver.
 ATTRIBUTES = ('_compute.rt.compute_nodes',
               '_compute.rt.reportclient._provider_tree')
 
@@ -99,6 +117,14 @@ def find_missing(virtapi):
                 signature.bind(*arguments)
         except (ImportError, AttributeError, TypeError):
             missing.append(name.replace(':', '.'))
+    for name in VALUES:
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            missing.append(name.replace(':', '.'))
+    for name, attributes in SET.items():
+        missing += [f'{name.replace(":", ".")}.{each}'
+                    for each in attributes if each not in _set_by(name)]
     # Tests of Nova have another, without a compute manager.
     if isinstance(virtapi, manager.ComputeVirtAPI):
         for path in ATTRIBUTES:
@@ -107,6 +133,15 @@ def find_missing(virtapi):
             except AttributeError:
                 missing.append(f'ComputeVirtAPI.{path}')
     return missing
+
+
+def _set_by(name):
+    """Return the names that the constructor of a class has to do with."""
+    try:
+        function = inspect.unwrap(pkgutil.resolve_name(name).__init__)
+        return function.__code__.co_names
+    except (ImportError, AttributeError):
+        return ()
 
 
 def _walk(value, path):

@@ -12,6 +12,7 @@
 
 """A Nova without what the driver relies on is refused by name."""
 
+import ast
 import configparser
 import pathlib
 import pkgutil
@@ -66,6 +67,27 @@ class HooksTest(base.TestCase):
             self.assertIn('nova.compute.claims.Claim._claim_test',
                           self._refusal())
 
+    def test_each_value_that_is_missing(self):
+        for name in hooks.VALUES:
+            module, attribute = name.split(':')
+            kept = getattr(pkgutil.resolve_name(module), attribute)
+            delattr(pkgutil.resolve_name(module), attribute)
+            try:
+                self.assertIn(name.replace(':', '.'), self._refusal())
+            finally:
+                setattr(pkgutil.resolve_name(module), attribute, kept)
+
+    def test_each_that_a_constructor_does_not_set(self):
+        def constructor(self):
+            self.other = None
+
+        for name, attributes in hooks.SET.items():
+            with mock.patch.object(pkgutil.resolve_name(name), '__init__',
+                                   constructor):
+                for each in attributes:
+                    self.assertIn(f'{name.replace(":", ".")}.{each}',
+                                  self._refusal())
+
     def test_what_objects_hold(self):
         compute = mock.Mock()
         virtapi = manager.ComputeVirtAPI(compute)
@@ -90,3 +112,87 @@ class HooksTest(base.TestCase):
         self.assertIn(
             f'nova>={hooks.OLDEST}.0.0,<{hooks.NEWEST + 1}',
             parser['options']['install_requires'].splitlines())
+
+
+class ReliedOnTest(base.TestCase):
+    """What the package uses of Nova beside its interfaces is checked."""
+
+    # What Nova has for drivers, and what others are told to use.
+    PUBLIC = ('nova.conf', 'nova.context', 'nova.exception', 'nova.objects',
+              'nova.config', 'nova.version')
+    # Private names that are documented, and not Nova's.
+    OTHERS = {'_asdict', '_exit', '_replace'}
+    # What knows nothing of Nova, and what does not run in nova-compute.
+    APART = ('config/', 'cmd/', 'hooks.py')
+    # One class.
+    TOGETHER = ('driver.py', 'parts.py')
+
+    def setUp(self):
+        super().setUp()
+        self.trees = {
+            str(path.relative_to(TOP / 'nova_k8s')): ast.parse(
+                path.read_text())
+            for path in (TOP / 'nova_k8s').rglob('*.py')
+            if not str(path.relative_to(TOP / 'nova_k8s')).startswith(
+                self.APART)}
+        self.checked = {
+            *hooks.FUNCTIONS, *hooks.VALUES,
+            *(f'{name}.{each}' for name, attributes in hooks.SET.items()
+              for each in attributes),
+            *(f'ComputeVirtAPI:{each}' for each in hooks.ATTRIBUTES)}
+
+    @staticmethod
+    def _own(tree):
+        """Names that a module gives: functions, variables, attributes."""
+        for each in ast.walk(tree):
+            if isinstance(each, (ast.FunctionDef, ast.ClassDef)):
+                yield each.name
+            elif isinstance(each, ast.Name) and isinstance(
+                    each.ctx, ast.Store):
+                yield each.id
+            elif isinstance(each, ast.Attribute) and isinstance(
+                    each.ctx, ast.Store) and getattr(
+                        each.value, 'id', None) == 'self':
+                yield each.attr
+
+    def test_private_names(self):
+        words = {word for each in self.checked
+                 for word in re.split('[:.]', each)}
+        used = set()
+        for path, tree in self.trees.items():
+            own = set()
+            for each in self.TOGETHER if path in self.TOGETHER else (path,):
+                own.update(self._own(self.trees[each]))
+            used.update(
+                (path, each.attr) for each in ast.walk(tree)
+                if isinstance(each, ast.Attribute) and
+                each.attr.startswith('_') and
+                not each.attr.startswith('__') and
+                each.attr not in own | self.OTHERS)
+        self.assertIn(('accounting/instance_overhead.py', '_pci_requests'),
+                      used)
+        self.assertIn(('driver.py', '_uri'), used)
+        self.assertEqual([], sorted(
+            each for each in used if each[1] not in words))
+
+    def test_what_is_taken_of_modules(self):
+        used = set()
+        for path, tree in self.trees.items():
+            modules = {
+                alias.asname or alias.name: f'{each.module}.{alias.name}'
+                for each in ast.walk(tree)
+                if isinstance(each, ast.ImportFrom) and
+                each.module.partition('.')[0] == 'nova'
+                for alias in each.names}
+            used.update(
+                f'{modules[each.value.id]}:{each.attr}'
+                for each in ast.walk(tree)
+                if isinstance(each, ast.Attribute) and
+                isinstance(each.value, ast.Name) and
+                each.value.id in modules and
+                modules[each.value.id] not in self.PUBLIC)
+        self.assertIn('nova.virt.libvirt.volume.mount:get_manager', used)
+        self.assertEqual([], sorted(
+            each for each in used if not any(
+                name == each or name.startswith(f'{each}.')
+                for name in self.checked)))
