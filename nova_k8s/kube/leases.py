@@ -30,9 +30,14 @@ LOG = logging.getLogger(__name__)
 
 _VERSION = 'coordination.k8s.io/v1'
 
-# Seconds for which a lease is held without being renewed, and after which it
-# is renewed. The clocks of two nodes may differ by less than the difference.
+# Seconds after which a lease that was not renewed is free for others, and after
+# which it is renewed.
 DURATION, RENEW = 120, 20
+
+# Seconds after which its holder gives up one that cannot be renewed, as
+# client-go's leader election does: the clocks of two nodes may differ by what
+# is left of DURATION.
+DEADLINE = DURATION - RENEW
 
 
 class Slots:
@@ -60,7 +65,7 @@ class Slots:
     def hold(self):
         """Take a slot, or keep it; return whether one is held.
 
-        While the API server is away, it is held for as long as it is by right.
+        While the API server is away, it is held until DEADLINE.
         """
         now = self._clock()
         if self._held and now - self._renewed < RENEW:
@@ -78,7 +83,8 @@ class Slots:
             # Whatever comes over the network: there is no list of it.
             problem = kube_client.explain(exc, host)
         if problem:
-            if self._held and now - self._renewed >= DURATION:
+            # The question took a while.
+            if self._held and self._clock() - self._renewed >= DEADLINE:
                 self._held = None
         # Not in the handler: there, oslo.log says the problem a second time.
         if problem and not self._problem:

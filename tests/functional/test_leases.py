@@ -76,7 +76,7 @@ class SlotsTest(testtools.TestCase):
         self.assertTrue(one.hold())
         self.kubeconfig = '/nowhere'
         self.assertFalse(two.hold())
-        self.now += leases.DURATION - 1
+        self.now += leases.DEADLINE - 1
         self.assertTrue(one.hold())
         self.now += 1
         self.assertFalse(one.hold())

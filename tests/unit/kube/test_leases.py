@@ -13,6 +13,8 @@
 """Whose a lease is; tests/functional has them at a real API server."""
 
 import datetime
+import types
+from unittest import mock
 
 from nova_k8s import errors
 from nova_k8s.kube import leases
@@ -43,3 +45,41 @@ class FreeTest(base.TestCase):
     def test_no_time(self):
         self.assertRaises(errors.Unreadable, leases.is_free,
                           lease(0, renewTime='now'), NOW)
+
+
+class HoldTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.now, self.away, self.takes = 1000, False, 0
+        self.slots = leases.Slots(self.connect, 'x', 'drain', 1, 'me', 10,
+                                  clock=lambda: self.now)
+        self.slots._take = mock.Mock(return_value='drain-0')
+        self.assertTrue(self.slots.hold())
+
+    def connect(self):
+        if self.away:
+            self.now += self.takes
+            raise errors.Unreadable('away')
+        return types.SimpleNamespace(
+            configuration=types.SimpleNamespace(host='a'))
+
+    def test_given_up_before_others_may_take_it(self):
+        self.away = True
+        self.now += leases.DEADLINE - 1
+        self.assertTrue(self.slots.hold())
+        self.now += 1
+        self.assertFalse(self.slots.hold())
+        # By others' clocks, too, if they are ahead.
+        self.assertEqual(leases.DURATION - leases.RENEW, leases.DEADLINE)
+
+    def test_given_up_while_it_is_asked(self):
+        self.away, self.takes = True, 10
+        self.now += leases.DEADLINE - 5
+        self.assertFalse(self.slots.hold())
+
+    def test_renewed_in_time(self):
+        for _ in range(3):
+            self.now += leases.DEADLINE
+            self.assertTrue(self.slots.hold())
+        self.assertEqual(4, self.slots._take.call_count)
