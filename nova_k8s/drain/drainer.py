@@ -227,7 +227,7 @@ class Drainer:
             problem = repr(exc)
         # Not in the handler: there, oslo.log says the problem a second time.
         self._tell_problem(problem)
-        return DENIED
+        return worker.Pause(DENIED)
 
     def _step(self):
         seen = self._look()

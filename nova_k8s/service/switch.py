@@ -138,7 +138,7 @@ class Switch:
         self._failure = failure
         self._settled = None
         wait, self._retry = self._retry, min(LAST_RETRY, self._retry * 2)
-        return wait
+        return worker.Pause(wait)
 
     def _make_so(self):
         self._look()

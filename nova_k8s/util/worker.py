@@ -23,6 +23,13 @@ LOG = logging.getLogger(__name__)
 RETRY = 1
 
 
+class Pause(float):
+    """Seconds until the next step that no wake() shortens: after a failure.
+
+    What wakes a worker often has to do with the failure, or just comes often.
+    """
+
+
 class Worker:
     """Calls ``step`` in a thread of its own, again whenever it is woken.
 
@@ -31,7 +38,7 @@ class Worker:
 
     :param name: of the thread
     :param step: returns the seconds until it is called again even if nobody
-        wakes it, or None
+        wakes it, or None, or a Pause
     :param watch: called in a thread of its own with two arguments: what to
         call to wake the worker, and an event that ends it
     :param settle: how long a change is given to be followed by more, in
@@ -81,8 +88,10 @@ class Worker:
     def _work(self):
         delay = None
         while True:
+            if isinstance(delay, Pause):
+                self.stopping.wait(delay)
             # Without a change there is none that more could follow.
-            if self._woken.wait(delay):
+            elif self._woken.wait(delay):
                 self.stopping.wait(self._settle)
             self._woken.clear()
             if self.stopping.is_set():

@@ -30,6 +30,7 @@ from nova_k8s.kube import node
 from nova_k8s.limits import budget
 from nova_k8s.limits import watcher
 from nova_k8s.service import reasons
+from nova_k8s.util import worker
 from tests.unit import base
 from tests.unit.drain import simulated_nova
 
@@ -214,7 +215,10 @@ class DrainerTest(base.TestCase):
     def test_nothing_ends_the_thread(self):
         self.state = limits(True)
         self.nova.look = lambda host: 1 / 0
-        self.assertEqual(drainer.DENIED, self.drainer.step())
+        delay = self.drainer.step()
+        self.assertEqual(drainer.DENIED, delay)
+        # The node, the limits and its own guests wake it all the time.
+        self.assertIsInstance(delay, worker.Pause)
         self.assertIn('ZeroDivisionError', self.lines[-1].text)
 
     def test_turns(self):

@@ -29,6 +29,7 @@ from nova_k8s.kube import node
 from nova_k8s.limits import messages
 from nova_k8s.service import reasons
 from nova_k8s.service import switch
+from nova_k8s.util import worker
 from tests.unit import base
 
 NODE = 'kube-1'
@@ -648,7 +649,10 @@ class StartTest(base.TestCase):
                 world, 'read',
                 side_effect=exception.ComputeHostNotFound(host='host-1')):
             self.assertEqual(1, world.switch.step())
-            self.assertEqual(2, world.switch.step())
+            delay = world.switch.step()
+            self.assertEqual(2, delay)
+            # A node that changes would have it ask at once.
+            self.assertIsInstance(delay, worker.Pause)
         self.assertNotIn('brought up to date', log.output)
         world.happen(CORDON)
         self.assertEqual(BY_CORDON, world.record)
