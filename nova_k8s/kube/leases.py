@@ -30,8 +30,8 @@ LOG = logging.getLogger(__name__)
 
 _VERSION = 'coordination.k8s.io/v1'
 
-# Seconds after which a lease that was not renewed is free for others, and after
-# which it is renewed.
+# Seconds after which a lease that was not renewed is free for others, and
+# after which it is renewed.
 DURATION, RENEW = 120, 20
 
 # Seconds after which its holder gives up one that cannot be renewed, as

@@ -21,6 +21,7 @@ import nova.conf
 from nova import objects
 from nova.tests import fixtures as nova_fixtures
 
+from nova_k8s.cmd import observed
 from nova_k8s.cmd import status
 from nova_k8s.kube import node
 from nova_k8s.service import reasons
@@ -481,7 +482,7 @@ class StatusTest(CordonTestBase):
                         context, *args, **kwargs)
 
         with nova_fixtures.IndirectionAPIFixture(Conductor()):
-            found = status.ask_nova()
+            found = observed.ask_nova()
         self.assertEqual((ENABLED[1], 4, 4096, 1), (
             found.record.reason, found.vcpus, found.memory_mb, found.guests))
         self.assertTrue(found.up)

@@ -28,7 +28,9 @@ import yaml
 
 from nova_k8s.accounting import overhead
 from nova_k8s.accounting import summary
+from nova_k8s.cmd import comparison
 from nova_k8s.cmd import main
+from nova_k8s.cmd import observed
 from nova_k8s.cmd import status
 from nova_k8s import conf
 from nova_k8s.drain import drainer
@@ -60,7 +62,7 @@ def kept(acted=NOTHING, overridden=NOTHING):
 
 
 def nova(record, up=True, seen=NOW, vcpus=4):
-    return status.Nova(record, SERVICE, up, seen, vcpus, 4096, 3, PROVIDER)
+    return observed.Nova(record, SERVICE, up, seen, vcpus, 4096, 3, PROVIDER)
 
 
 class CompareTest(base.TestCase):
@@ -89,7 +91,7 @@ class CompareTest(base.TestCase):
 
     def test_table(self):
         for there, record, known, expected in self.TABLE:
-            found = status.compare(CORDONED, there, record, known)
+            found = comparison.compare(CORDONED, there, record, known)
             self.assertTrue(found.startswith(expected),
                             (there, record, known, found))
 
@@ -100,25 +102,25 @@ class WordsTest(base.TestCase):
         for seconds, expected in ((None, '?'), (0, '0 s'), (119, '119 s'),
                                   (120, '2 min'), (7199, '119 min'),
                                   (7200, '2 h'), (200000, '2 d')):
-            self.assertEqual(expected, status.words(seconds))
+            self.assertEqual(expected, comparison.words(seconds))
 
 
 class WithinTest(base.TestCase):
 
     def test_answer(self):
-        self.assertEqual((7, None), status._within(1, 'x', lambda: 7))
+        self.assertEqual((7, None), observed.within(1, 'x', lambda: 7))
 
     def test_failure_is_one_line(self):
         def fail():
             raise RuntimeError('no\nanswer')
         self.assertEqual((None, 'unknown: x: no answer'),
-                         status._within(1, 'x', fail))
+                         observed.within(1, 'x', fail))
 
     def test_silence(self):
         begin = time.monotonic()
         self.assertEqual(
             (None, 'unknown: x: no answer within 0.1 s'),
-            status._within(0.1, 'x', lambda: time.sleep(3)))
+            observed.within(0.1, 'x', lambda: time.sleep(3)))
         self.assertLess(time.monotonic() - begin, 2)
 
 
@@ -147,18 +149,18 @@ node_name = kube-1
         self.nova = nova(ENABLED)
         self.node = node.Node('kube-1', 'uid-1')
         self.useFixture(fixtures.MockPatchObject(
-            status, 'ask_nova', lambda: self._answer(self.nova)))
+            observed, 'ask_nova', lambda: self._answer(self.nova)))
         self.inventory = {
             'VCPU': {'total': 4, 'reserved': 0, 'allocation_ratio': 4.0},
             'MEMORY_MB': {'total': 4096, 'reserved': 256,
                           'allocation_ratio': 1.0},
             'DISK_GB': {'total': 10, 'allocation_ratio': 1.0}}
         self.useFixture(fixtures.MockPatchObject(
-            status, 'ask_placement',
+            observed, 'ask_placement',
             lambda provider: (self._answer(
                 {PROVIDER: self.inventory}[provider]), {'MEMORY_MB': 1024})))
         self.useFixture(fixtures.MockPatchObject(
-            status, '_libvirt_guests', lambda: 3))
+            observed, 'libvirt_guests', lambda: 3))
         self.useFixture(fixtures.MockPatchObject(
             node, 'from_conf', lambda conf, name: self))
 
@@ -288,7 +290,7 @@ node_name = kube-1
     def test_budget_and_its_age(self):
         known = budget.Budget('Pod a/b', 4000, 4 << 30)
         self.useFixture(fixtures.MockPatchObject(
-            status, '_kept', lambda: (known, '2029-12-31T23:59:00+00:00')))
+            observed, 'kept', lambda: (known, '2029-12-31T23:59:00+00:00')))
         found = self._status()
         self.assertEqual('2029-12-31T23:59:00+00:00',
                          found['budget']['read_at'])
@@ -357,12 +359,12 @@ class BoundaryTest(base.TestCase):
                 'Pod', 'b', 'uid', 'a')))
 
     def test_off(self):
-        self.assertEqual((), status._elastic(self.state))
+        self.assertEqual((), comparison.elastic(self.state))
 
     def test_not_yet(self):
         self.flags(elastic=True, group='kubernetes')
         for state in (self.state, None):
-            part, = status._elastic(state)
+            part, = comparison.elastic(state)
             self.assertEqual('unknown: nova-compute has not looked yet',
                              part.state)
 
@@ -373,7 +375,7 @@ class BoundaryTest(base.TestCase):
             'wished': [12288, 6000], 'allocated': [8192, 4500],
             'enforced': [8192, 4000], 'used': [4096, 2000],
             'why': 'room was idle'})
-        part, = status._elastic(self.state)
+        part, = comparison.elastic(self.state)
         self.assertEqual(
             'min 4096 MiB, 2 cores\nwished 12288 MiB, 6 cores\n'
             'allocated 8192 MiB, 4.5 cores\nenforced 8192 MiB, 4 cores\n'
