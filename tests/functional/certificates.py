@@ -75,7 +75,7 @@ class Authority:
         ).sign(self._key, hashes.SHA256())
         write(self.path, certificate.public_bytes(serialization.Encoding.PEM))
 
-    def _builder(self, subject, key):
+    def _builder(self, subject, key, valid=_VALID):
         now = datetime.datetime.now(datetime.timezone.utc)
         return (x509.CertificateBuilder()
                 .subject_name(subject)
@@ -84,15 +84,16 @@ class Authority:
                 .serial_number(x509.random_serial_number())
                 # Machines whose clock is a little behind are not refused.
                 .not_valid_before(now - datetime.timedelta(hours=1))
-                .not_valid_after(now + _VALID))
+                .not_valid_after(now + valid))
 
     def issue(self, file_name, common_name, organization=None,
-              addresses=()):
+              addresses=(), valid=_VALID):
         """Issue a certificate for a client, or for a server on loopback.
 
         :param file_name: name of the files, without extension
         :param addresses: further ones of the server
         :param common_name: None for a certificate without one
+        :param valid: for how long from now, a timedelta; it may be over
         :returns: the paths of the certificate and of its key
         """
         key = new_key()
@@ -103,7 +104,9 @@ class Authority:
         if organization:
             names.append(x509.NameAttribute(
                 oid.NameOID.ORGANIZATION_NAME, organization))
-        certificate = self._builder(x509.Name(names), key).add_extension(
+        certificate = self._builder(
+            x509.Name(names), key, valid
+        ).add_extension(
             x509.SubjectAlternativeName([
                 x509.DNSName('localhost'),
                 *(x509.IPAddress(ipaddress.ip_address(address))

@@ -38,6 +38,7 @@ BASE = TOP / 'etc' / 'kubernetes' / 'base'
 OVERLAYS = TOP / 'etc' / 'kubernetes' / 'overlays'
 SIDECAR = OVERLAYS / 'sidecar'
 CONFIG_FROM_CLUSTER = OVERLAYS / 'config-from-cluster'
+LIVE_MIGRATION_TCP = OVERLAYS / 'live-migration-tcp'
 
 NAME = 'app.kubernetes.io/name'
 ENFORCE = 'pod-security.kubernetes.io/enforce'
@@ -174,6 +175,18 @@ class ApplyTest(TestCase):
 
     def test_config_from_cluster(self):
         self._test_pods(CONFIG_FROM_CLUSTER, ('libvirt', 'nova-compute'))
+
+    def test_live_migration_tcp(self):
+        self._test_pods(LIVE_MIGRATION_TCP, ('libvirt', 'nova-compute'))
+        for name, variable in (('libvirt', 'LISTEN_NETWORK'),
+                               ('nova-compute', 'MIGRATION_NETWORK')):
+            spec = self.pods(name)[0].spec
+            source, = [each.value_from.config_map_key_ref
+                       for each in spec.containers[0].env
+                       if each.name == variable]
+            self.assertEqual(
+                '192.0.2.0/24', self.core.read_namespaced_config_map(
+                    source.name, self.namespace).data[source.key])
 
     def test_sidecar(self):
         self._test_pods(SIDECAR, ('nova-compute',))

@@ -126,7 +126,8 @@ class Stage:
 
     def _create_scripts(self):
         data = {name: (BASE / name).read_text()
-                for name in ('libvirt.sh', 'guests.sh', 'libvirtd.conf')}
+                for name in ('libvirt.sh', 'libvirtd.sh', 'guests.sh',
+                             'libvirtd.conf')}
         # The older way leaves guests in libvirt's container.
         data['qemu.conf'] = ''.join(
             line for line in (BASE / 'qemu.conf').read_text().splitlines(True)

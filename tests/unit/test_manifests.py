@@ -33,6 +33,8 @@ BASE = TOP / 'etc' / 'kubernetes' / 'base'
 OVERLAYS = TOP / 'etc' / 'kubernetes' / 'overlays'
 SIDECAR = OVERLAYS / 'sidecar'
 CONFIG_FROM_CLUSTER = OVERLAYS / 'config-from-cluster'
+LIVE_MIGRATION_TCP = OVERLAYS / 'live-migration-tcp'
+CERT_MANAGER = TOP / 'etc' / 'kubernetes' / 'cert-manager'
 
 
 def load(path):
@@ -242,6 +244,92 @@ class PodsTest(testtools.TestCase):
         self.assertLessEqual(
             {item['key'] for item in script['configMap']['items']},
             generated[script['configMap']['name']])
+
+
+class LiveMigrationTest(testtools.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.libvirt = pod_spec(BASE / 'libvirt.yaml')
+        volume, = [each for each in self.libvirt['volumes']
+                   if each['name'] == 'certificates']
+        self.secrets = {source['secret']['name']: source['secret']
+                        for source in volume['projected']['sources']}
+
+    def test_pods_start_without_certificates(self):
+        self.assertEqual({'libvirt-tls', 'qemu-tls'}, set(self.secrets))
+        for secret in self.secrets.values():
+            self.assertIs(True, secret['optional'])
+        # A file that is mounted by itself would stay as it is.
+        mount, = [each for each in
+                  self.libvirt['containers'][0]['volumeMounts']
+                  if each['name'] == 'certificates']
+        self.assertNotIn('subPath', mount)
+
+    def test_guests_read_no_key_of_libvirtd(self):
+        for name, secret in self.secrets.items():
+            for item in secret['items']:
+                if item['key'] == 'tls.key':
+                    self.assertEqual(
+                        0o400 if name == 'libvirt-tls' else 0o444,
+                        item['mode'])
+
+    def test_both_ends_have_the_same_address(self):
+        compute = pod_spec(BASE / 'nova-compute.yaml')['containers'][0]
+        sidecar = pod_spec(SIDECAR / 'nova-compute.yaml')['initContainers'][0]
+        inbound, = [each['valueFrom'] for each in compute['env'] if
+                    each['name'] ==
+                    'OS_LIBVIRT__LIVE_MIGRATION_INBOUND_ADDR']
+        for container in self.libvirt['containers'][0], sidecar:
+            listens, = [each['valueFrom'] for each in container['env']
+                        if each['name'] == 'LISTEN_ADDR']
+            self.assertEqual(inbound, listens)
+
+    def test_nothing_is_plain(self):
+        nova_conf = options(BASE / 'nova.conf')['libvirt']
+        self.assertEqual('tls', nova_conf['live_migration_scheme'])
+        self.assertEqual('true', nova_conf['live_migration_with_native_tls'])
+        lines = (BASE / 'libvirtd.conf').read_text().splitlines()
+        self.assertIn('listen_tls = 1', lines)
+        self.assertIn('listen_tcp = 0', lines)
+        for path in BASE, SIDECAR:
+            self.assertIn('migrate_tls_x509_verify = 1',
+                          (path / 'qemu.conf').read_text().splitlines())
+
+    def test_the_tcp_overlay_differs_in_how_it_listens(self):
+        def lines(path):
+            return {line for line in (path / 'libvirtd.conf'
+                                      ).read_text().splitlines()
+                    if not line.startswith('#')}
+
+        base, tcp = lines(BASE), lines(LIVE_MIGRATION_TCP)
+        self.assertEqual(
+            {'listen_tls = 0', 'listen_tcp = 1', 'auth_tcp = "none"'},
+            tcp - base)
+        self.assertEqual(
+            {'listen_tls = 1', 'listen_tcp = 0', 'auth_tls = "none"',
+             'tls_no_sanity_certificate = 1'}, base - tcp)
+
+    def test_cert_manager_makes_what_is_mounted(self):
+        authorities = set()
+        for name in 'libvirt', 'qemu':
+            objects = {(each['kind'], each['metadata']['name']): each['spec']
+                       for each in load(CERT_MANAGER / f'{name}.yaml')}
+            made = objects['Certificate', f'{name}-tls']
+            self.assertIn(made['secretName'], self.secrets)
+            self.assertLessEqual({'server auth', 'client auth'},
+                                 set(made['usages']))
+            # libvirt refuses a certificate without one.
+            self.assertTrue(made['commonName'])
+            issuer = objects['Issuer', made['issuerRef']['name']]
+            authority = issuer['ca']['secretName']
+            self.assertIs(True, objects['Certificate', f'{name}-ca']['isCA'])
+            self.assertEqual(
+                authority, objects['Certificate', f'{name}-ca']['secretName'])
+            # Its key is mounted nowhere.
+            self.assertNotIn(authority, self.secrets)
+            authorities.add(authority)
+        self.assertEqual(2, len(authorities))
 
 
 class ConfigFromClusterTest(testtools.TestCase):

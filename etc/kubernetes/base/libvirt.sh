@@ -28,6 +28,8 @@ set -u
 
 tree=/sys/fs/cgroup
 record=${RECORD:-/run/nova-k8s/guests-pod.json}
+# What starts libvirtd, beside this.
+libvirtd=${0%/*}/libvirtd.sh
 interval=2
 
 say() {
@@ -101,8 +103,7 @@ inhabitant() {
 }
 
 # Ends the process $1, and with it this container, when guests are to be born
-# elsewhere than in $2. It is not on libvirtd's way: it stays in the cgroup of
-# the container.
+# elsewhere than in $2.
 watch() {
     local now
     while sleep "$interval"; do
@@ -163,7 +164,7 @@ inside() {
     mount -t cgroup2 cgroup2 "$fresh" &&
         mount --bind "$fresh" "$tree" || return
     say "guests are born in $guests"
-    exec libvirtd "$@"
+    exec "$BASH" "$libvirtd" --followed "$@"
 }
 
 main() {
@@ -175,7 +176,9 @@ main() {
         fail "/run/dbus of the node is mounted: machined would put guests" \
             "outside of the guests' pod"
     wait_for_guests_cgroup
+    # Neither is on libvirtd's way: they stay in the cgroup of the container.
     watch $$ "$guests" &
+    "$BASH" "$libvirtd" --follow $$ restart &
     enter "$guests" "$@" || fail "$guests cannot be entered"
 }
 
