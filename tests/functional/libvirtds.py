@@ -77,8 +77,11 @@ exec bash /etc/libvirt/libvirtd.sh --followed
 # from 0, and sleeps in between:
 #     xor ax, ax; mov ds, ax; mov dword [0x600], 0; sti
 #     sleep: hlt; inc dword [0x600]; jmp sleep
-COUNTER = bytes.fromhex('31c08ed866c706000600000000fbf466ff060006ebf8').ljust(
-    510, b'\0') + b'\x55\xaa'
+#
+# It has one partition, without which Nova takes no disk of this kind.
+COUNTER = (bytes.fromhex('31c08ed866c706000600000000fbf466ff060006ebf8').ljust(
+    446, b'\0') + bytes.fromhex('80000200830003000100000001000000').ljust(
+        64, b'\0') + b'\x55\xaa')
 DISK = '/var/lib/nova/disk'
 DOMAIN = '''\
 <domain type='qemu'>
@@ -182,8 +185,9 @@ class Node:
             environment.pop(name, None)
         with open(self.root / 'log', 'ab') as log:
             self._process = subprocess.Popen(
-                ['unshare', '--mount', '--', 'bash', '-c',
-                 START + command],
+                # It ends with whoever runs the test.
+                ['setpriv', '--pdeathsig', 'TERM', 'unshare', '--mount', '--',
+                 'bash', '-c', START + command],
                 env=environment, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, start_new_session=True)
         wait_for(self._answers, 'libvirtd starts')

@@ -28,6 +28,7 @@ set -u
 conf=${LIBVIRTD_CONF:-/etc/libvirt/libvirtd.conf}
 pki=${PKI:-/etc/pki}
 interval=${INTERVAL:-10}
+followed=
 server=(
     "$pki/CA/cacert.pem"
     "$pki/libvirt/servercert.pem"
@@ -97,8 +98,16 @@ follow() {
                 server-update-tls libvirtd >&2; then
             say "libvirtd has the new certificates"
             known=$now
+        else
+            # It has said why. Not again and again.
+            sleep $((interval * 5))
         fi
     done
+}
+
+start() {
+    [ "$followed" ] || follow $$ &
+    exec libvirtd "$@"
 }
 
 main() {
@@ -106,14 +115,14 @@ main() {
     if needs_certificates && ! has_certificates; then
         say "no certificates (${server[*]}): libvirtd does not listen, and" \
             "no guest comes here by live migration"
-        exec libvirtd --config "$conf" "$@"
+        start --config "$conf" "$@"
     fi
     [ -s "$pki/qemu/ca-cert.pem" ] ||
         say "no certificates in $pki/qemu: guests that move cross the" \
             "network in plain, or not at all where Nova wants them encrypted"
     file=$(mktemp)
     rendered > "$file" || exit
-    exec libvirtd --config "$file" --listen "$@"
+    start --config "$file" --listen "$@"
 }
 
 case ${1-} in
@@ -123,11 +132,9 @@ case ${1-} in
         ;;
     --followed)
         shift
+        followed=1
         main "$@"
         ;;
     --functions) ;;
-    *)
-        follow $$ &
-        main "$@"
-        ;;
+    *) main "$@" ;;
 esac
