@@ -132,15 +132,15 @@ class Parts:
             self._tracker(), self._publisher.wake,
             lambda line: self._say(line, self._budget() and
                                    self._budget().pod))
+        self._drainer = drainer.from_conf(
+            CONF, host, lambda: self._watcher.state, node_source,
+            self._tell_of_drain)
         if CONF.kubernetes.metrics_port:
             # Megabytes, for nothing where there are no metrics.
             from nova_k8s.metrics import exporter
             self._exporter = exporter.from_conf(
                 CONF, self._watcher, self._reported, self._accounts,
-                self._elastic)
-        self._drainer = drainer.from_conf(
-            CONF, host, lambda: self._watcher.state, node_source,
-            self._tell_of_drain)
+                self._elastic, self._guests_pod, self._drainer)
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._is_open, node_source,
             self._tell_of_service, self._reasons)

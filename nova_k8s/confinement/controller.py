@@ -162,6 +162,11 @@ class Controller:
         self._worker.stop()
         self._escapes.stop()
 
+    @property
+    def escaped(self):
+        """How many guests are outside of the pod, None where not known."""
+        return self._escapes and self._escapes.escaped
+
     def reasons(self):
         """Return why no guest may be placed, from memory."""
         try:

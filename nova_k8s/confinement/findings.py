@@ -215,6 +215,11 @@ def _guests(seen) -> ty.Iterator[Finding]:
                 'Move the guest to another node, or start it again')
 
 
+def escaped(found):
+    """Return those of find() on guests that no limit of their pod holds."""
+    return [each for each in found if each.check in ('escaped', 'machined')]
+
+
 def reasons(seen, found, on_escape):
     """Return why no guest may be placed.
 
@@ -224,8 +229,7 @@ def reasons(seen, found, on_escape):
     :param found: as from find()
     :param on_escape: [kubernetes] on_escape
     """
-    escaped = [each for each in found if each.check in ('escaped', 'machined')]
     forgotten = any(guest.in_another_pod for guest in seen.guests)
-    if escaped and (on_escape == 'disable' or forgotten):
+    if escaped(found) and (on_escape == 'disable' or forgotten):
         return frozenset((ESCAPED,))
     return frozenset()

@@ -38,6 +38,8 @@ class Watch:
     :param tell: called with a messages.Line on what is new
     :param changed: called when the reasons did
     :ivar reasons: why no guest may be placed
+    :ivar escaped: how many guests are outside of their pod, None before it
+        has looked
     """
 
     def __init__(self, guests, latest, on_escape, tell, changed, tree=None,
@@ -52,6 +54,7 @@ class Watch:
         self._told_file = told
         self._known = None
         self.reasons = frozenset()
+        self.escaped = None
         self._worker = worker.Worker('nova-k8s-escapes', self._step)
         self.stop = self._worker.stop
         # Never blocks.
@@ -92,7 +95,10 @@ class Watch:
             LOG.info('No longer so: %s: %s', before[key].subject,
                      before[key].text)
         reasons = findings.reasons(seen, found, self._on_escape)
-        # What cannot be seen now may still be so.
-        if reasons != self.reasons and not problem:
+        if problem:
+            # What cannot be seen now may still be so.
+            return
+        self.escaped = len(findings.escaped(found))
+        if reasons != self.reasons:
             self.reasons = reasons
             self._changed()

@@ -136,6 +136,8 @@ class Drainer:
     :param conditions: kube.conditions.Conditions
     :param slots: kube.leases.Slots, or None where any number of nodes may be
         drained at a time
+    :ivar left: how many guests keep the node from being empty, as seen last;
+        None while it is not drained
     """
 
     def __init__(self, nova, host, policy, drain_on, limits, node_source,
@@ -158,6 +160,7 @@ class Drainer:
         # What was told of the drain that goes on.
         self._moved, self._not_moved, self._told = 0, {}, None
         self._shown = None
+        self.left = None
         self._switched = lambda: None
         self._worker = worker.Worker('nova-k8s-drain', self.step)
         # Never blocks.
@@ -261,7 +264,7 @@ class Drainer:
         return IDLE if state.over else self._engine.delay
 
     def _end(self):
-        self._engine = None
+        self._engine = self.left = None
         self._moved, self._not_moved, self._told = 0, {}, None
         self._show(False, False, '')
 
@@ -292,6 +295,7 @@ class Drainer:
             self._tell_problem(state.problem)
             return
         self._problem = None
+        self.left = len(state.left)
         lines = {each.guest.id: reports.not_moved(each)
                  for each in state.verdicts}
         if not self._seen.hold:

@@ -40,20 +40,41 @@ class Collector:
     :param reported: inventory.reported.Reported
     :param accounts: accounting.accounts.Accounts
     :param mover: elastic.mover.Mover, or None
+    :param guests_pod: confinement.controller.Controller, or None
+    :param drainer: drain.drainer.Drainer, or None
     """
 
-    def __init__(self, watcher, reported, accounts, mover=None):
+    def __init__(self, watcher, reported, accounts, mover=None,
+                 guests_pod=None, drainer=None):
         self._watcher = watcher
         self._reported = reported
         self._accounts = accounts
         self._mover = mover
+        self._guests_pod = guests_pod
+        self._drainer = drainer
 
     def collect(self):
         yield from self._limits()
         yield from self._inventory()
         yield from self._guests()
+        yield from self._whereabouts()
         if self._mover:
             yield from self._elastic()
+
+    def _whereabouts(self):
+        """Guests that are not where they belong, and those that are to go."""
+        escaped = self._guests_pod and self._guests_pod.escaped
+        if escaped is not None:
+            yield _gauge('guests_escaped', 'Guests outside of their pod: no '
+                         'limit of Kubernetes holds them.', escaped)
+        if self._drainer:
+            draining, left = self._drainer.reasons(), self._drainer.left
+            yield _gauge('draining', 'Whether guests are moved away from '
+                         'here.', int(bool(draining)))
+            if left is not None or not draining:
+                # Else it has not looked yet, or cannot.
+                yield _gauge('drain_guests_left', 'Guests that are still to '
+                             'leave, while they are moved away.', left or 0)
 
     def _limits(self):
         state = self._watcher.state
@@ -186,10 +207,12 @@ class Exporter:
             self._server.server_close()
 
 
-def from_conf(conf, watcher, reported, accounts, elastic):
+def from_conf(conf, watcher, reported, accounts, elastic, guests_pod=None,
+              drainer=None):
     """Return the Exporter that nova.conf asks for, or None."""
     if not conf.kubernetes.metrics_port:
         return None
     mover = elastic and elastic.mover
     return Exporter(conf.kubernetes,
-                    Collector(watcher, reported, accounts, mover), mover)
+                    Collector(watcher, reported, accounts, mover, guests_pod,
+                              drainer), mover)

@@ -57,14 +57,17 @@ class WatchTest(base.TestCase):
         found = self.watch()
         self.guests = {'u': 43}
         self.write('proc/43/cgroup', '0::/machine/x\n')
+        self.assertIsNone(found.escaped)
         for _ in range(3):
             found.look()
+        self.assertEqual(1, found.escaped)
         line, = self.told
         self.assertEqual(('Warning', 'GuestsNotHeld'), line[:2])
         self.assertIn('guest u: it is in the cgroup /machine/x', line.text)
         # It moved on; the next one is news.
         self.guests = {'u': 42}
         found.look()
+        self.assertEqual(0, found.escaped)
         self.guests = {'u': 43}
         found.look()
         self.assertEqual(2, len(self.told))
@@ -80,7 +83,8 @@ class WatchTest(base.TestCase):
         # An API server that is away makes nothing better.
         self.answer, self.guests = errors.Unreadable('away'), {}
         found.look()
-        self.assertEqual({findings.ESCAPED}, found.reasons)
+        self.assertEqual(({findings.ESCAPED}, 1),
+                         (found.reasons, found.escaped))
         self.answer = POD
         found.look()
         self.assertEqual((frozenset(), [1, 1]), (found.reasons, self.changes))

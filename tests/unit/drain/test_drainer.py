@@ -123,7 +123,11 @@ class DrainerTest(base.TestCase):
         self.assertEqual({reasons.DRAINING}, self.drainer.reasons())
         self.assertIn('the pod is being deleted', self.drainer.refusal())
         self.nova.set_host('a', enabled=False)
+        self.assertIsNone(self.drainer.left)
+        self.drainer.step()
+        self.assertEqual(2, self.drainer.left)
         self.steps(60)
+        self.assertEqual(0, self.drainer.left)
         self.assertEqual(['DrainStarted', 'GuestLeft', 'GuestLeft',
                           'Drained'], self.told())
         self.assertEqual((True, True, True), (

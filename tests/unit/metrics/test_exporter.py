@@ -44,6 +44,7 @@ class ExporterTest(base.TestCase):
         self.accounts = types.SimpleNamespace(
             overheads_mb=lambda: (200, 250), others_mb=100,
             refused=collections.Counter(claim=3))
+        self.guests_pod = self.drainer = None
         self.mover = types.SimpleNamespace(
             moves={'grow': 4, 'shrink': 1}, resting=False,
             used=Room(2048, 1000), bounds=test_mover.SETTINGS,
@@ -55,8 +56,8 @@ class ExporterTest(base.TestCase):
         conf = self.conf(**options)
         return exporter.Exporter(
             conf.kubernetes, exporter.Collector(
-                self.watcher, self.reported, self.accounts, self.mover),
-            self.mover)
+                self.watcher, self.reported, self.accounts, self.mover,
+                self.guests_pod, self.drainer), self.mover)
 
     def lines(self, found=None):
         found = found or self.exporter()
@@ -107,6 +108,33 @@ class ExporterTest(base.TestCase):
                 'nova_k8s_elastic_bound_cpu_cores{kind="max"} 32.0',
                 'nova_k8s_elastic_demand_cpu_cores{kind="used"} 1.0'):
             self.assertIn(line, lines)
+
+    def found(self, word):
+        return [line for line in self.lines() if word in line]
+
+    def test_guests_that_escaped(self):
+        self.assertEqual([], self.found('escaped'))
+        self.guests_pod = types.SimpleNamespace(escaped=None)
+        # It has not looked yet.
+        self.assertEqual([], self.found('escaped'))
+        for number in (0, 3):
+            self.guests_pod.escaped = number
+            self.assertEqual([f'nova_k8s_guests_escaped {number:.1f}'],
+                             self.found('escaped'))
+
+    def test_a_drain(self):
+        self.assertEqual([], self.found('drain'))
+        self.drainer = types.SimpleNamespace(reasons=frozenset, left=None)
+        self.assertEqual(['nova_k8s_draining 0.0',
+                          'nova_k8s_drain_guests_left 0.0'],
+                         self.found('drain'))
+        self.drainer.reasons = lambda: {'drain'}
+        # Nobody knows how many there are.
+        self.assertEqual(['nova_k8s_draining 1.0'], self.found('drain'))
+        self.drainer.left = 4
+        self.assertEqual(['nova_k8s_draining 1.0',
+                          'nova_k8s_drain_guests_left 4.0'],
+                         self.found('drain'))
 
     def test_not_elastic(self):
         self.mover = None
