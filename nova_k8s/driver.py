@@ -14,6 +14,7 @@
 """Nova's libvirt driver for compute nodes that run as Kubernetes pods."""
 
 import atexit
+import functools
 import os
 import sys
 import threading
@@ -73,7 +74,8 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
             # A compute node that Nova knows may have guests, who can be
             # managed only while nova-compute runs.
             known, absent = compute_node.find(host), None
-            self._guests_pod = controller.from_conf(CONF)
+            self._guests_pod = controller.from_conf(
+                CONF, first=functools.partial(self._first_size, host))
             if self._guests_pod:
                 absent = self._guests_pod.await_pod(
                     bool(known), bool(checkpoint.load(CONF)),

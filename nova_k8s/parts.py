@@ -131,7 +131,8 @@ class Parts:
             CONF, source, node_source, self._accounts, self._reported,
             self._tracker(), self._publisher.wake,
             lambda line: self._say(line, self._budget() and
-                                   self._budget().pod))
+                                   self._budget().pod),
+            self._refusal, self._guests_pod and self._guests_pod.refresh)
         self._drainer = drainer.from_conf(
             CONF, host, lambda: self._watcher.state, node_source,
             self._tell_of_drain)
@@ -144,6 +145,12 @@ class Parts:
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._is_open, node_source,
             self._tell_of_service, self._reasons)
+
+    def _first_size(self, host, node):
+        """What a guests' pod of this host is made with; see ways.first()."""
+        return ways.first(
+            CONF, lambda: instance_overhead.of_host(CONF, host),
+            pod_reserve.from_conf(CONF, look=False).mb, node)
 
     def _budget(self):
         return self._watcher.state.budget

@@ -92,6 +92,21 @@ class Accounts:
         """The Need of each guest that is here or on its way."""
         return claims.locked(self._ledger.needs, time.monotonic())
 
+    def guests(self, vcpus_used):
+        """Return (needs, VCPU) of all guests, as of one moment.
+
+        While Nova counts them anew, both would be those of some.
+
+        :param vcpus_used: returns how many VCPU Nova has counted
+        :returns: None before Nova has counted them all once
+        """
+        return claims.locked(self._guests, vcpus_used)
+
+    def _guests(self, vcpus_used):
+        if not self._ledger.complete:
+            return None
+        return self._ledger.needs(time.monotonic()), vcpus_used()
+
     def held_bytes(self):
         """Memory that a shrink of the pod must not take.
 

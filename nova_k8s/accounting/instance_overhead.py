@@ -78,6 +78,22 @@ def hold_time(interval):
     return 2 * max(interval, 60)
 
 
+def of_host(conf, host):
+    """Return (needs, VCPU) of the guests that Nova's database has of a host.
+
+    For when nova-compute has not counted them, or what it has counted has no
+    pod to be in. Those that are stopped are among them.
+
+    :param conf: nova.conf.CONF
+    """
+    guests = objects.InstanceList.get_by_host(
+        nova_context.get_admin_context(), host,
+        expected_attrs=['flavor', 'system_metadata', 'pci_requests'])
+    need_of = InstanceOverhead(settings_from(conf))
+    return ([need_of(each, each.flavor) for each in guests],
+            sum(each.flavor.vcpus for each in guests))
+
+
 class InstanceOverhead:
     """Returns the overhead.Need of an instance with a flavor."""
 

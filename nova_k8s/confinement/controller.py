@@ -20,6 +20,7 @@ never deleted that has not ended.
 
 import functools
 import os
+import threading
 import time
 
 from oslo_log import log as logging
@@ -62,21 +63,29 @@ class Controller:
     :param grace: seconds that the pod waits for its guests to leave
     :param file: path of guests_pod.UID_FILE
     :param on_escape: [kubernetes] on_escape
+    :param first: returns what a pod that is made starts with, by resource,
+        given its kube.node.Node; None for what the template says
     """
 
     def __init__(self, pod, node, template, grace,
-                 file=guests_pod.UID_FILE, on_escape='warn'):
+                 file=guests_pod.UID_FILE, on_escape='warn',
+                 first=lambda node: None):
         self._pod = pod
         self._node = node
         self._template = template
         self._grace = grace
         self._file = file
         self._on_escape = on_escape
+        self._first = first
         self._told = None
         self._held = lambda: None
         self._latest = None
         self._ending = frozenset()
         self._escapes = None
+        # Two threads write what guests hold: this one's, and whoever is about
+        # to shrink the pod.
+        self._writing = threading.Lock()
+        self._written_at = float('-inf')
         self._worker = worker.Worker(
             'nova-k8s-guests-pod', self._step, settle=SETTLE)
         # Never blocks.
@@ -215,7 +224,8 @@ class Controller:
                                node.allocatable)
         self._pod.create(guests_pod.render(
             read_template(self._template), host, self._pod.name,
-            self._pod.namespace, self._grace, self._template))
+            self._pod.namespace, self._grace, self._template,
+            self._first(node)))
         LOG.info('%s was made for the guests of Node %s', self._pod,
                  node.name)
 
@@ -232,13 +242,32 @@ class Controller:
                 f'guests belong: have the folder of the node mounted there, '
                 f'for nova-compute to write') from None
 
-    def _annotate(self, body):
-        held = self._held()
-        known = (body['metadata'].get('annotations') or {}).get(
-            guests_pod.HELD)
-        if guests_pod.is_news(known, held):
-            self._pod.annotate(body['metadata']['uid'],
-                               {guests_pod.HELD: str(held)})
+    def refresh(self, body):
+        """Have the pod say what guests hold now, to the byte. Does I/O.
+
+        What is no news otherwise may be a little too much, and have a shrink
+        refused that takes nothing from guests.
+
+        :param body: the pod
+        :returns: the pod as it is then, None where it is there no more
+        :raises errors.LimitsError: when it cannot be written
+        """
+        return self._annotate(body, lambda known, held: (
+            held is not None and known != str(held)))
+
+    def _annotate(self, body, is_news=guests_pod.is_news):
+        with self._writing:
+            known = (body['metadata'].get('annotations') or {}).get(
+                guests_pod.HELD)
+            if not is_news(known, self._held()):
+                return body
+            # No matter who wants it.
+            time.sleep(max(0, self._written_at + SETTLE - time.monotonic()))
+            try:
+                return self._pod.annotate(body['metadata']['uid'], {
+                    guests_pod.HELD: str(self._held())})
+            finally:
+                self._written_at = time.monotonic()
 
     def _tell(self, phase, why):
         # Which nodes do not fit, for instance, changes all the time.
@@ -297,9 +326,11 @@ def _check(options, node):
             'node_name')
 
 
-def from_conf(conf, environ=os.environ, file=guests_pod.UID_FILE):
+def from_conf(conf, environ=os.environ, file=guests_pod.UID_FILE,
+              first=lambda node: None):
     """Return the Controller, or None where there is no guests' pod to make.
 
+    :param first: see Controller
     :raises errors.Refused: when an option that it needs is not set
     """
     options = conf.kubernetes
@@ -317,4 +348,4 @@ def from_conf(conf, environ=os.environ, file=guests_pod.UID_FILE):
                  name, options.api_timeout),
         nodes.Source(connect, node, options.api_timeout),
         options.guests_pod, options.guests_pod_grace, file,
-        options.on_escape)
+        options.on_escape, first)

@@ -113,7 +113,7 @@ def parse_template(text, path):
     return body
 
 
-def size(template, host, path):
+def size(template, host, path, first=None):
     """Return the limits of the pod, by resource, as Kubernetes writes them.
 
     Those of the template, unless an annotation of the Node says otherwise:
@@ -121,6 +121,8 @@ def size(template, host, path):
     and so on. Either may be a share of what is allocatable on the node, such
     as ``75%``.
 
+    :param first: what else it starts with, by resource: of a pod that grows
+        and shrinks, neither counts
     :raises errors.Refused: when it cannot be told
     """
     container = template['spec']['containers'][0]
@@ -136,7 +138,9 @@ def size(template, host, path):
                 resource.startswith(_HUGEPAGES)):
             wished[resource] = (value, f'Node {host.name}: annotation {key}')
     found = {resource: _amount(resource, value, where, host)
-             for resource, (value, where) in wished.items()}
+             for resource, (value, where) in wished.items()
+             if resource not in (first or {})}
+    found.update(first or {})
     for resource in ('cpu', 'memory'):
         if not found.get(resource):
             raise errors.Refused(
@@ -179,7 +183,7 @@ def _amount(resource, value, where, host):
     return f'{amount // _MIB}Mi' if amount % _MIB == 0 else str(amount)
 
 
-def render(template, host, name, namespace, grace, path):
+def render(template, host, name, namespace, grace, path, first=None):
     """Return the manifest of the guests' pod of a node.
 
     :param template: as from parse_template()
@@ -187,6 +191,7 @@ def render(template, host, name, namespace, grace, path):
     :param name: of the pod
     :param grace: spec.terminationGracePeriodSeconds
     :param path: of the template, for messages
+    :param first: as for size()
     :raises errors.Refused: when it cannot be made
     """
     if len(name) > _LONGEST_NAME:
@@ -210,7 +215,7 @@ def render(template, host, name, namespace, grace, path):
     spec['tolerations'] = tolerations + (
         [] if _STAY in tolerations else [dict(_STAY)])
     spec['terminationGracePeriodSeconds'] = grace
-    limits = size(template, host, path)
+    limits = size(template, host, path, first)
     # The same: what Kubernetes promises to nobody else, and Guaranteed, which
     # goes last when the node runs short.
     spec['containers'][0]['resources'] = {

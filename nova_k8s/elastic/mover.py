@@ -17,6 +17,7 @@ known, nothing moves.
 """
 
 import dataclasses
+import math
 import os
 import time
 
@@ -40,7 +41,8 @@ SETTLE = 0.05
 # Seconds until it looks again: always, after a failure, and after a refusal.
 LONGEST, RETRY, REST = 60, 5, 300
 
-# Seconds after which a wish that the pod does not show was not taken.
+# Seconds after which a wish that was not answered, and that the pod does not
+# show, was not taken.
 LOST = 10
 
 _ROOM = {'type': 'array', 'items': {'type': 'integer'}, 'minItems': 2,
@@ -56,7 +58,7 @@ _SCHEMA = {
 
 @dataclasses.dataclass(frozen=True)
 class Ways:
-    """How the mover looks and acts; all but the last two do no I/O."""
+    """How the mover looks and acts; what does I/O says so."""
 
     pod: object
     """Returns the pod as the API server has it, a dict."""
@@ -67,18 +69,32 @@ class Ways:
     neighbours: object
     """Returns the pods of the node as dicts, or None where nobody looks."""
 
+    drained: object
+    """Returns why guests are moved away from here, or None."""
+
     demand: object
     """Returns the values.Room of guests and others, given a Room that
-    Placement has allocated."""
+    Placement has allocated; raises errors.Unreadable before Nova has counted
+    them all."""
 
     usages: object
     """Returns the values.Room that Placement has allocated. Asks it."""
 
+    changed: object
+    """Has somebody else tell Placement what is to be reported now."""
+
     publish: object
-    """Has Placement have what is to be reported, as ``cap`` bounds it."""
+    """Waits until Placement has what is to be reported, as ``cap`` bounds
+    it."""
+
+    held: object
+    """Has the pod say what guests hold now, as the policies want it of a
+    shrink; returns the pod as it is then, or None where its spec is another
+    one by then. Does I/O."""
 
     resize: object
-    """Called with pod, container and quantities; see kube.resize.wish()."""
+    """Called with pod, container and quantities; returns the generation of
+    the pod with this wish; see kube.resize.wish(). Does I/O."""
 
 
 class Mover:
@@ -89,11 +105,14 @@ class Mover:
     :param ways: Ways
     :param say: called with a messages.Line
     :param path: of the file for ``nova-k8s status``
-    :ivar cap: the values.Room that Nova may be told at most, or None
+    :ivar cap: the values.Room that the pod is about to shrink to, until it
+        shows that itself; None else
+    :ivar decided: whether it is to bound claims, too. Before it is decided,
+        a guest that Placement has sent here is to be let in.
     """
 
     def __init__(self, settings, container, ways, say, path):
-        self.cap = None
+        self.cap, self.decided = None, False
         self.moves = {'grow': 0, 'shrink': 0}
         self.seconds = None
         # Called with the seconds that each resize took.
@@ -107,8 +126,10 @@ class Mover:
         self._say = say
         self._path = path
         self._past = values.Past()
-        # What was wished last, whether the pod has shown it, and when.
+        # What was wished last, whether the pod has shown it, and when; the
+        # generation with it, None where that was not answered.
         self._mine, self._shown, self._asked_at = None, False, None
+        self._generation = None
         self._cpu = True
         self._told = {}
         self._rest_until = 0.0
@@ -139,7 +160,8 @@ class Mover:
         except Exception:
             LOG.exception('Could not move the boundary; trying again in %s s',
                           RETRY)
-            self._uncap()
+            if not self._waiting:
+                self._uncap()
             return RETRY
         self._failing_since = None
         self._forget('problem')
@@ -149,28 +171,27 @@ class Mover:
         """Look, and move what is to be moved; return seconds to wait."""
         body = self._ways.pod()
         seen = self._see(body, now)
+        if self._waiting and self._generation is None and (
+                now >= self._asked_at + LOST):
+            self._mine = None
+            self._uncap()
         settings, node = self._for_node()
         self.bounds = settings
-        if settings is None:
-            self._keep(seen, self._settings, 'off: annotation of the node')
-            return LONGEST
-        rest = self._rests(seen)
-        self.resting = bool(rest) or now < self._rest_until
-        if rest:
-            self._keep(seen, settings, rest)
-            return LONGEST
+        why = self._stands_still(seen, settings, now)
+        if why:
+            self._keep(seen, settings or self._settings, why)
+            # Nobody has looked meanwhile whether room was needed.
+            self._past = dataclasses.replace(self._past, idle_since=None,
+                                             calm_since=None)
+            return 1 if self._waiting else LONGEST
         self._answered(seen)
-        if self._mine and not self._shown:
-            if now < self._asked_at + LOST:
-                return 1
-            self._mine = None
+        if self._waiting:
+            return 1
         self.used = self._ways.demand(values.Room())
         made = self._decide(settings, seen, node, self.used, now)
         self._keep(seen, settings, telling.WHY[made.reason])
         if made.room == seen.pod.wished:
             self._past = made.past
-            # Whatever it was for, it is not now.
-            self._uncap()
         elif now < self._rest_until:
             return min(LONGEST, self._rest_until - now)
         elif self._ask(seen, made, body, now):
@@ -180,6 +201,11 @@ class Mover:
         if made.again is None:
             return LONGEST
         return min(LONGEST, max(0.1, made.again - now))
+
+    @property
+    def _waiting(self):
+        """Whether the pod does not show yet what was wished last."""
+        return self._mine is not None and not self._shown
 
     def _decide(self, settings, seen, node, used, now):
         settings = dataclasses.replace(settings, cpu=self._cpu)
@@ -197,11 +223,16 @@ class Mover:
             self._past, self._mine = values.Past(), None
             self._cpu, self._told, self._rest_until = True, {}, 0.0
             self._asked_at = None
-        self.seen = seen
-        if self._mine == seen.pod.wished:
+            self._uncap()
+        before, self.seen = self.seen, seen
+        if not before or before.pod.sure != seen.pod.sure:
+            self._ways.changed()
+        if self._mine == seen.pod.wished or self._waiting and (
+                self._generation or math.inf) <= seen.generation:
             self._shown = True
-            # From now on the limits themselves say so.
-            self.cap = None
+            # The pod says so itself from now on, and nobody is told more
+            # than that: see ways.
+            self._uncap()
             if self._asked_at is not None and (
                     seen.pod.sure == self._mine and not seen.busy):
                 self.seconds, self._asked_at = now - self._asked_at, None
@@ -227,8 +258,24 @@ class Mover:
             return settings, values.Node()
         return settings, values.Node(observed.free(node.allocatable, pods))
 
+    def _stands_still(self, seen, settings, now):
+        """Return why nothing may be moved, or None.
+
+        That guests are to leave is an operator's will and no news.
+        """
+        why = None
+        if settings is None:
+            why = 'off: annotation of the node'
+        elif seen.ending:
+            why = 'the pod is being deleted'
+        else:
+            why = self._ways.drained()
+        rest = None if why else self._rests(seen)
+        self.resting = bool(rest) or (not why and now < self._rest_until)
+        return why or rest
+
     def _rests(self, seen):
-        """Return why nothing may be moved, or None."""
+        """Return what keeps the boundary from being moved, or None."""
         why = None
         if seen.vpa:
             why = ('a Vertical Pod Autoscaler sizes this pod; take one of '
@@ -258,12 +305,14 @@ class Mover:
     def _ask(self, seen, made, body, now):
         """Ask Kubernetes for another size; return whether it took it."""
         before = seen.pod.wished
-        if not made.room.covers(before) and not self._reported_first(
-                seen, made):
-            return False
+        if not made.room.covers(before):
+            body = self._reported_first(seen, made, body)
+            if not body:
+                return False
         try:
-            self._ways.resize(body, seen.container,
-                              _quantities(made.room, before))
+            self._generation = None
+            self._generation = self._ways.resize(
+                body, seen.container, quantities(made.room, before))
         except resize.Changed as exc:
             LOG.debug('The pod was changed meanwhile: %s', exc)
             self._uncap()
@@ -285,26 +334,40 @@ class Mover:
                                    self._who))
         return True
 
-    def _reported_first(self, seen, made):
+    def _reported_first(self, seen, made, body):
         """Have Placement sell no more than the pod is about to have.
 
-        What it has allocated by then is seen after it.
+        What it has allocated by then is seen after it, and what guests hold
+        is written at the pod, by which the policies go.
+
+        :returns: the pod to shrink as it is then, None where it must not be
         """
         self.cap = made.room.least(seen.pod.sure)
-        self._ways.publish()
-        needed = self._ways.demand(self._ways.usages())
-        if all(after >= min(need, before) for after, need, before in
-               zip(made.room, needed, seen.pod.sure)):
-            return True
-        LOG.info('The scheduler has sent a guest here meanwhile; the pod '
+        try:
+            self._ways.publish()
+            allocated = self._ways.usages()
+            body = self._ways.held(body)
+            # Who is let in from now on finds room in what stays, and who was
+            # let in before is counted.
+            self.decided = True
+            needed = self._ways.demand(allocated)
+        except Exception:
+            # Nothing was asked for.
+            self._uncap()
+            raise
+        if body and all(after >= min(need, before) for after, need, before in
+                        zip(made.room, needed, seen.pod.sure)):
+            return body
+        LOG.info('A guest has come or the pod has changed meanwhile; it '
                  'stays as large as it is.')
         self._uncap()
-        return False
+        return None
 
     def _uncap(self):
+        self.decided = False
         if self.cap is not None:
             self.cap = None
-            self._ways.publish()
+            self._ways.changed()
 
     def _keep(self, seen, settings, why):
         """For nova-k8s status."""
@@ -329,14 +392,14 @@ class Mover:
         self._told.pop(what, None)
 
 
-def _quantities(room, wished):
-    """What differs, as Kubernetes writes it."""
-    found = {}
-    if room.memory_mb != wished.memory_mb:
-        found['memory'] = f'{room.memory_mb}Mi'
-    if room.cpu_millicores != wished.cpu_millicores:
-        found['cpu'] = f'{room.cpu_millicores}m'
-    return found
+def quantities(room, wished=(None, None)):
+    """What differs, as Kubernetes writes it.
+
+    :param wished: the values.Room before
+    """
+    found = {'memory': f'{room.memory_mb}Mi', 'cpu': f'{room.cpu_millicores}m'}
+    return {name: text for (name, text), after, before in zip(
+        found.items(), room, wished) if after != before}
 
 
 def path(conf):

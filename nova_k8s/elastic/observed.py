@@ -41,11 +41,15 @@ class Seen:
     pod: values.Pod
     container: str
     uid: str
+    generation: int = 0
     message: str = ''
     """What the kubelet says of a wish that it has not taken."""
 
     busy: bool = False
     """The kubelet has not told yet what it makes of the spec."""
+
+    ending: bool = False
+    """Somebody deletes it: Kubernetes would take a resize, and never do it."""
 
     vpa: bool = False
     resized_by: ty.Optional[str] = None
@@ -91,10 +95,13 @@ def see(pod, container, who):
                          'limits', who)
         answer, message, busy = _conditions(metadata, status)
         return Seen(
-            # What is not told is not there.
-            values.Pod(wished, allocated or values.Room(),
+            # What is not told is not there. What is enforced without a word
+            # of what is allocated was allocated.
+            values.Pod(wished, allocated or enforced or values.Room(),
                        enforced or values.Room(), answer),
-            name, metadata['uid'], message, busy,
+            name, metadata['uid'], metadata.get('generation') or 0, message,
+            busy,
+            metadata.get('deletionTimestamp') is not None,
             any(each in (metadata.get('annotations') or {})
                 for each in VPA_ANNOTATIONS), _resized_by(metadata))
     except (AttributeError, KeyError, TypeError, IndexError):

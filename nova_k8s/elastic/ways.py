@@ -18,6 +18,7 @@ import time
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.elastic import bounds
 from nova_k8s.elastic import mover
+from nova_k8s.elastic import observed
 from nova_k8s.elastic import values
 from nova_k8s.elastic import wish
 from nova_k8s import errors
@@ -44,14 +45,21 @@ class Elastic:
     :param tracker: Nova's resource tracker
     :param publish: wakes the publisher, the only one to write to Placement
     :param say: called with a messages.Line
+    :param drained: returns why guests are moved away from here, or None
+    :param annotate: has the pod say what guests hold, as
+        confinement.controller.Controller.refresh(); None where it says
+        nothing
     """
 
     def __init__(self, conf, source, node_source, accounts, reported,
-                 tracker, publish, say):
+                 tracker, publish, say, drained, annotate=None):
         options = conf.kubernetes
         self._accounts, self._reported = accounts, reported
         self._tracker, self._node_source = tracker, node_source
-        self._publish = publish
+        self._source, self._container = source, options.container
+        self._publish, self._annotate = publish, annotate
+        # What the pod showed last, the least of the three values.
+        self._sure = None
         connect = functools.partial(kube_client.api_client, conf)
         self._neighbours = None
         if node_source and any(options.elastic_spare):
@@ -62,15 +70,16 @@ class Elastic:
             bounds.from_conf(
                 options, instance_overhead.settings_from(conf)),
             options.container, mover.Ways(
-                pod=source.pod, node=self._node,
+                pod=self._pod, node=self._node,
                 neighbours=(self._neighbours.latest if self._neighbours
                             else lambda: None),
+                drained=drained,
                 demand=self._demand, usages=self._usages,
-                publish=self._have_published,
-                resize=functools.partial(
+                changed=publish, publish=self._have_published,
+                held=self._held, resize=functools.partial(
                     resize.wish, connect, timeout=options.api_timeout)),
             say, mover.path(conf))
-        reported.cap = lambda: self.mover.cap
+        reported.cap, reported.claim_cap = self.cap, self.claim_cap
         self.wake = self.mover.wake
 
     def start(self):
@@ -82,6 +91,48 @@ class Elastic:
         for each in (self.mover, self._neighbours):
             if each:
                 each.stop()
+
+    def cap(self):
+        """Return the values.Room that Nova may be told at most, or None.
+
+        The least of what the pod wishes, was allocated and is held to, and of
+        what it is about to shrink to. From memory, and of this moment: whoever
+        follows the limits does so a little later, and does not look at what
+        was allocated. While the API server is away, what was seen last.
+        """
+        return self._capped(self.mover.cap)
+
+    def claim_cap(self):
+        """Return what guests that are let in may use at most, or None.
+
+        That is more than cap() while it is not decided whether to shrink.
+        """
+        # In this order: it is taken back first, see mover.
+        about = self.mover.cap
+        return self._capped(about if self.mover.decided else None)
+
+    def _capped(self, about):
+        try:
+            self._pod()
+        except errors.LimitsError:
+            pass
+        if about is None or self._sure is None:
+            return about or self._sure
+        return about.least(self._sure)
+
+    def _pod(self):
+        body = self._source.pod()
+        self._sure = observed.see(body, self._container, 'Pod').pod.sure
+        return body
+
+    def _held(self, body):
+        """Have the pod say what guests hold; see mover.Ways."""
+        after = self._annotate(body) if self._annotate else body
+        if not after or any(
+                after['metadata'].get(field) != body['metadata'].get(field)
+                for field in ('uid', 'generation', 'deletionTimestamp')):
+            return None
+        return after
 
     def _have_published(self):
         """Wait until Placement has no more than the pod is about to have."""
@@ -104,9 +155,12 @@ class Elastic:
 
     def _demand(self, allocated):
         compute_node = self._compute_node()
+        guests = self._accounts.guests(lambda: compute_node.vcpus_used)
+        if guests is None:
+            # Of some of the guests it would be too little.
+            raise errors.Unreadable('Nova has not counted its guests yet')
         return wish.demand(
-            self._accounts.needs(), compute_node.vcpus_used,
-            self._accounts.others_mb, allocated,
+            *guests, self._accounts.others_mb, allocated,
             self._reported.ratio(inventory.VCPU))
 
     def _usages(self):
@@ -120,6 +174,29 @@ class Elastic:
             raise errors.NotWritten(str(exc)) from None
         return values.Room(found.get(inventory.MEMORY_MB, 0),
                            1000 * found.get(inventory.VCPU, 0))
+
+
+def first(conf, guests, others_mb, node):
+    """Return what a guests' pod that is made starts with, by resource.
+
+    :param conf: nova.conf.CONF
+    :param guests: returns (needs, VCPU) of the guests that will be in it
+    :param others_mb: what is kept for what runs in the pod besides them
+    :param node: its kube.node.Node
+    :returns: None where it is not elastic
+    :raises errors.LimitsError: where what the operator wants is not clear
+    """
+    if not conf.kubernetes.elastic:
+        return None
+    settings = bounds.for_node(bounds.from_conf(
+        conf.kubernetes, instance_overhead.settings_from(conf)), node)
+    if not settings:
+        return None
+    # What Nova sells of a core; it grows where that is more by now.
+    ratio = conf.cpu_allocation_ratio or conf.initial_cpu_allocation_ratio
+    room = wish.first(settings, wish.demand(
+        *guests(), others_mb, values.Room(), ratio or 1.0))
+    return mover.quantities(room)
 
 
 def from_conf(conf, source, *args):

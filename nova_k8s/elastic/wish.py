@@ -63,9 +63,18 @@ def demand(needs, vcpus, reserve_mb, allocated, ratio=1.0):
 
 
 def first(settings, demand):
-    """Return the Room that a pod that is made anew starts with."""
-    room = demand.plus(settings.headroom).up(settings.step)
-    return room.least(settings.largest).most(demand).most(settings.smallest)
+    """Return the Room that a pod that is made anew starts with.
+
+    What its guests hold, and the minimum. Not the headroom: a pod that is made
+    pushes others off a node that is full, while one that grows waits for them.
+    """
+    return _within(settings, demand.most(settings.step), demand)
+
+
+def _within(settings, room, demand):
+    """The Room in whole steps between the bounds, and never below demand."""
+    return room.up(settings.step).least(settings.largest).most(demand).most(
+        settings.smallest)
 
 
 def decide(settings, demand, pod, node, past, now):
@@ -164,7 +173,7 @@ def _headroom(settings, share, node, past, now):
 
 def _sized(settings, demand, headroom, pod):
     """The Room for a demand and what is to be free beside it."""
-    room = first(dataclasses.replace(settings, headroom=headroom), demand)
+    room = _within(settings, demand.plus(headroom), demand)
     if not settings.cpu:
         room = room._replace(cpu_millicores=pod.allocated.cpu_millicores)
     return room

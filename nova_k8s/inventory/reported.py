@@ -45,8 +45,9 @@ class Reported:
     def __init__(self, budget, unlimited, known=None):
         self._budget = budget
         self._unlimited = unlimited
-        # What the pod is about to shrink to: (MiB, millicores), or None.
-        self.cap = lambda: None
+        # What Nova may be told at most, and what those may use whom it lets
+        # in: (MiB, millicores), or None.
+        self.cap = self.claim_cap = lambda: None
         # accounting.accounts.Accounts; None for what Nova's driver reserves.
         self.accounts = None
         # Whether Placement may have something else than what was told: a
@@ -65,8 +66,11 @@ class Reported:
 
     @property
     def limits(self):
+        return self._limits(self.cap())
+
+    def _limits(self, most):
         return bounds.cap(bounds.limits(self._budget(), self._unlimited),
-                          self.cap())
+                          most)
 
     def ratio(self, resource_class):
         """How often Placement sells one of it."""
@@ -95,7 +99,7 @@ class Reported:
     def memory_limit_mb(self):
         """What guests and others may use together, in MiB; None without."""
         machine = self._stock.get(bounds.MEMORY_MB)
-        limit = self.limits[bounds.MEMORY_MB]
+        limit = self._limits(self.claim_cap())[bounds.MEMORY_MB]
         return min((each for each in (limit, machine and machine['total'])
                     if each is not None), default=None)
 

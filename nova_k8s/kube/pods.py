@@ -56,12 +56,14 @@ class Pod:
     def annotate(self, uid, annotations):
         """Write annotations of the pod with this uid.
 
+        :returns: the pod as it is then; None where it is there no more
         :raises errors.LimitsError: as create()
         """
         # Another uid is a conflict: it is another pod of the same name.
-        self._call('PATCH', self.name,
-                   {'metadata': {'uid': uid, 'annotations': annotations}},
-                   accepted=(404, 409), content_type=_MERGE)
+        return self._call(
+            'PATCH', self.name,
+            {'metadata': {'uid': uid, 'annotations': annotations}},
+            accepted=(404, 409), content_type=_MERGE)
 
     def remove(self, body):
         """Remove what is left of a pod that has ended, and no other.

@@ -13,6 +13,7 @@
 """Resizing a pod in place, through its subresource ``resize``."""
 
 import dataclasses
+import json
 
 from kubernetes import client
 
@@ -52,6 +53,7 @@ def wish(connect, pod, container, resources, timeout):
     :param connect: returns a kubernetes.client.ApiClient
     :param pod: the pod as it was read, a dict
     :param resources: quantities by resource
+    :returns: metadata.generation of the pod that wishes it
     :raises Changed: when it was changed meanwhile
     :raises Refusal: when something in the cluster refuses
     :raises errors.LimitsError: when there is no proper answer
@@ -69,11 +71,12 @@ def wish(connect, pod, container, resources, timeout):
     try:
         api = connect()
         host = api.configuration.host
-        kube_client.call(
+        return json.loads(kube_client.call(
             api, 'PATCH', kube_client.path(
                 'v1', 'pods', metadata['namespace'],
                 metadata['name']) + '/resize',
-            body, timeout, content_type=_MERGE)
+            body, timeout, content_type=_MERGE).data)['metadata'].get(
+                'generation')
     except errors.LimitsError:
         raise
     except client.ApiException as exc:

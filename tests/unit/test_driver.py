@@ -215,6 +215,25 @@ class StartTest(DriverTestBase):
                     self.assertRaises(SystemExit, self.driver.init_host,
                                       'host')
 
+    def test_a_guests_pod_starts_with_what_its_guests_hold(self):
+        self.flags(group='kubernetes', elastic=True, elastic_max='65536:32',
+                   elastic_min='4096:2', elastic_step='1024:1',
+                   reserved_memory_mb='100')
+        self.flags(initial_cpu_allocation_ratio=1.0)
+        asked = self.useFixture(fixtures.MockPatch(
+            'nova_k8s.accounting.instance_overhead.of_host',
+            return_value=([overhead.Need(7000, 50, 7000)], 6))).mock
+        made = self.useFixture(fixtures.MockPatch(
+            'nova_k8s.confinement.controller.from_conf',
+            side_effect=errors.Refused('no further'))).mock
+        self._refused('no further')
+        first = made.call_args[1]['first']
+        self.assertEqual(
+            {'memory': '7168Mi', 'cpu': '6000m'},
+            first(kube_node.Node(NODE, 'u', allocatable={
+                'cpu': '64', 'memory': '256Gi'})))
+        asked.assert_called_once_with(CONF, 'host')
+
     def test_source_that_is_not_configured(self):
         self.flags(group='kubernetes', limits_from='manifest')
         self._refused('[kubernetes] manifest', 'limits_from')

@@ -59,6 +59,16 @@ class ClosedTest(base.TestCase):
 
 class HeldTest(base.TestCase):
 
+    def test_all_guests_of_one_moment(self):
+        found = accounts.Accounts(
+            mock.Mock(), mock.Mock(), mock.Mock(mb=128), lambda: None,
+            mock.Mock())
+        found._ledger.add('a', overhead.Need(512, 60, 512))
+        self.assertIsNone(found.guests(lambda: 1 / 0))
+        found._ledger.complete = True
+        self.assertEqual(([overhead.Need(512, 60, 512)], 3),
+                         found.guests(lambda: 3))
+
     def test_what_a_shrink_must_not_take(self):
         found = accounts.Accounts(
             mock.Mock(), mock.Mock(), mock.Mock(mb=128), lambda: None,

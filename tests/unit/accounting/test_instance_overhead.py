@@ -58,6 +58,24 @@ def locked(function, *args):
     return function(*args)
 
 
+class OfHostTest(base.TestCase):
+
+    def test_those_of_the_database(self):
+        self.useFixture(fixtures.MockPatchObject(
+            objects.BlockDeviceMappingList, 'get_by_instance_uuid',
+            return_value=[]))
+        asked = self.useFixture(fixtures.MockPatchObject(
+            objects.InstanceList, 'get_by_host',
+            return_value=[instance(512), instance(512)])).mock
+        with mock.patch.object(instance_overhead, 'settings_from',
+                               return_value=overhead.Settings()):
+            needs, vcpus = instance_overhead.of_host(CONF, 'host1')
+        self.assertEqual('host1', asked.call_args[0][1])
+        self.assertEqual(([512, 512], 2),
+                         ([each.memory_mb for each in needs], vcpus))
+        self.assertGreater(needs[0].overhead_mb, 0)
+
+
 class NeedsTest(base.TestCase):
 
     def setUp(self):

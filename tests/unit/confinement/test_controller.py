@@ -16,6 +16,8 @@ import json
 import os
 import pathlib
 import threading
+import types
+from unittest import mock
 
 import fixtures
 
@@ -60,6 +62,7 @@ class Pod:
         self.calls.append(annotations)
         self.body['metadata'].setdefault('annotations', {}).update(
             annotations)
+        return self.body
 
 
 class Node:
@@ -93,6 +96,61 @@ class ControllerTest(base.TestCase):
         self.found._step()
         self.found._step()
         self.assertEqual(['create', {guests_pod.HELD: '5'}], self.pod.calls)
+
+    def test_what_it_starts_with(self):
+        nodes_seen = []
+
+        def first(node):
+            nodes_seen.append(node.name)
+            return {'cpu': '3000m', 'memory': '5Gi'}
+
+        self.found = controller.Controller(
+            self.pod, self.node, TEMPLATE, 60, self.file, first=first)
+        self.found.reconcile(None)
+        self.assertEqual(['kube-1'], nodes_seen)
+        self.assertEqual(
+            {'cpu': '3000m', 'memory': '5Gi'}, self.pod.body['spec'][
+                'containers'][0]['resources']['limits'])
+
+    def refresh(self, held, known):
+        self.held = held
+        self.pod.body = {'metadata': {'uid': 'u1', 'annotations': dict(
+            {guests_pod.HELD: known} if known else {})}}
+        return self.found.refresh(self.pod.body)
+
+    def test_before_a_shrink_it_is_written_to_the_byte(self):
+        for held, known in ((96, '100'), (0, '100'), (101, '100'),
+                            (5, None), (5, 'x')):
+            with mock.patch.object(controller, 'SETTLE', 0):
+                after = self.refresh(held, known)
+            self.assertEqual(
+                str(held), after['metadata']['annotations'][guests_pod.HELD])
+        self.assertEqual(5, len(self.pod.calls))
+
+    def test_what_is_right_or_not_known_is_not_written(self):
+        self.assertIs(self.refresh(100, '100'), self.pod.body)
+        self.assertIs(self.refresh(None, '100'), self.pod.body)
+        self.assertEqual([], self.pod.calls)
+
+    def test_no_more_than_one_write_a_second(self):
+        clock, slept = [100.0], []
+
+        def sleep(seconds):
+            slept.append(seconds)
+            clock[0] += seconds
+
+        # Not that of all.
+        self.useFixture(fixtures.MockPatchObject(
+            controller, 'time', types.SimpleNamespace(
+                monotonic=lambda: clock[0], sleep=sleep)))
+        self.refresh(1, '2')
+        clock[0] += 0.25
+        self.held = 5
+        self.found._annotate(self.pod.body)
+        self.refresh(1, '2')
+        clock[0] += 9
+        self.refresh(1, '2')
+        self.assertEqual([0, 0.75, 1, 0], slept)
 
     def test_the_file_is_written_again(self):
         self.found.reconcile(None)

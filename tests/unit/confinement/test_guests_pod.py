@@ -86,6 +86,17 @@ class SizeTest(base.TestCase):
     def size(self, **annotations):
         return guests_pod.size(template(), host(**annotations), 'T')
 
+    def test_what_it_starts_with_where_it_is_elastic(self):
+        first = {'cpu': '2000m', 'memory': '4096Mi'}
+        found = guests_pod.size(
+            template(), host(cpu='rubbish', memory='75%',
+                             hugepages_2Mi='1Gi'), 'T', first)
+        self.assertEqual(dict(first, **{'hugepages-2Mi': '1Gi'}), found)
+        pod = guests_pod.render(template(), host(), 'guests-a', 'n', 60, 'T',
+                                first)
+        self.assertEqual({'limits': first, 'requests': first},
+                         pod['spec']['containers'][0]['resources'])
+
     def refusal(self, **annotations):
         exc = self.assertRaises(
             errors.LimitsError, self.size, **annotations)

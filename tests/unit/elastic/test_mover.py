@@ -44,19 +44,26 @@ class MoverTest(base.TestCase):
     def setUp(self):
         super().setUp()
         self.log = self.useFixture(fixtures.FakeLogger('nova_k8s'))
+        self.begin()
+
+    def begin(self):
         self.pod = test_observed.pod(SMALL, SMALL, SMALL)
         self.node = kube_node.Node('node1', 'u', allocatable={
             'cpu': '64', 'memory': '256Gi'})
         self.used = Room(0, 0)
         self.allocated = Room(0, 0)
         self.order = []
+        self.told = []
         self.said = []
         self.failure = None
+        self.drained = None
         self.path = os.path.join(self.folder(), 'elastic')
         self.mover = mover.Mover(SETTINGS, None, mover.Ways(
             pod=lambda: self.pod, node=lambda: self.node,
-            neighbours=lambda: [], demand=self.demand,
-            usages=self.usages, publish=self.publish, resize=self.resize),
+            neighbours=lambda: [], drained=lambda: self.drained,
+            demand=self.demand, usages=self.usages,
+            changed=lambda: self.told.append(self.mover.cap),
+            publish=self.publish, held=self.held, resize=self.resize),
             self.said.append, self.path)
 
     def demand(self, allocated):
@@ -67,9 +74,17 @@ class MoverTest(base.TestCase):
         return self.allocated
 
     def publish(self):
+        # A guest that is on its way is let in meanwhile.
+        self.assertFalse(self.mover.decided)
         self.order.append(('publish', self.mover.cap))
 
+    def held(self, pod):
+        self.order.append('held')
+        return dict(pod, written=True)
+
     def resize(self, pod, container, resources):
+        self.asked = pod
+        self.assertEqual(self.mover.cap is not None, self.mover.decided)
         self.order.append(('resize', resources))
         if self.failure:
             raise self.failure
@@ -89,6 +104,7 @@ class MoverTest(base.TestCase):
         self.mover._move(1)
         self.order.clear()
         self.said.clear()
+        self.told.clear()
 
     def test_it_grows(self):
         self.used = Room(4096, 2000)
@@ -126,8 +142,10 @@ class MoverTest(base.TestCase):
         self.mover._move(10 + SETTINGS.idle)
         small = Room(8192, 4000)
         self.assertEqual(
-            [('publish', small), 'usages',
+            [('publish', small), 'usages', 'held',
              ('resize', {'memory': '8192Mi', 'cpu': '4000m'})], self.order)
+        # The pod with what guests hold: the other one is there no more.
+        self.assertTrue(self.asked['written'])
         self.assertEqual(['GuestsPodShrinks'], self.reasons())
         # Until the pod itself says so.
         self.assertEqual(small, self.mover.cap)
@@ -141,8 +159,10 @@ class MoverTest(base.TestCase):
         self.mover._move(10)
         self.allocated = Room(9000, 1000)
         self.mover._move(10 + SETTINGS.idle)
-        self.assertEqual([('publish', Room(8192, 4000)), 'usages',
-                          ('publish', None)], self.order)
+        self.assertEqual([('publish', Room(8192, 4000)), 'usages', 'held'],
+                         self.order)
+        self.assertIsNone(self.mover.cap)
+        self.assertEqual([None], self.told)
         self.assertEqual([], self.reasons())
 
     def test_refused(self):
@@ -167,7 +187,7 @@ class MoverTest(base.TestCase):
         self.mover._move(10)
         self.failure = resize.Refusal('Policy', 'no')
         self.mover._move(10 + SETTINGS.idle)
-        self.assertEqual(('publish', None), self.order[-1])
+        self.assertEqual([None], self.told)
         self.assertIsNone(self.mover.cap)
 
     def test_a_shrink_that_may_have_been_done_stays_reported(self):
@@ -183,6 +203,110 @@ class MoverTest(base.TestCase):
         self.failure = None
         self.mover._move(20 + SETTINGS.idle)
         self.assertEqual('resize', self.order[-1][0])
+
+    def lose(self):
+        """Ask for a shrink, and not hear whether it was taken."""
+        self.grown()
+        self.used = Room(0, 0)
+        self.mover._move(10)
+        self.failure = errors.Unreadable('Pod a/b: timed out')
+        self.assertRaises(errors.Unreadable, self.mover._move,
+                          10 + SETTINGS.idle)
+        self.assertEqual(Room(8192, 4000), self.mover.cap)
+        self.order.clear()
+
+    def test_what_keeps_it_still_lifts_a_cap_that_is_lost(self):
+        def off():
+            self.node = kube_node.Node('node1', 'u', annotations={
+                'nova-k8s/elastic': 'off'})
+
+        def vpa():
+            self.pod['metadata']['annotations'] = {'vpaUpdates': 'x'}
+
+        def drain():
+            self.drained = 'node1 is being drained'
+
+        def delete():
+            self.pod['metadata']['deletionTimestamp'] = 'now'
+
+        for happens in (off, vpa, drain, delete):
+            self.begin()
+            self.lose()
+            happens()
+            # It may have been taken, and the pod may show it yet.
+            self.assertEqual(1, self.mover._move(11 + SETTINGS.idle))
+            self.assertEqual(Room(8192, 4000), self.mover.cap)
+            self.mover._move(10 + SETTINGS.idle + mover.LOST)
+            self.assertIsNone(self.mover.cap)
+            self.assertEqual(([], [None]), (self.order, self.told))
+
+    def test_what_fails_before_the_wish_lifts_the_cap(self):
+        def fails(*args):
+            raise error
+        for error in (errors.NotWritten('Placement'), OSError('no')):
+            for way in ('publish', 'usages', 'held'):
+                self.begin()
+                self.grown()
+                self.used = Room(0, 0)
+                self.mover._move(10)
+                self.mover._ways = mover.dataclasses.replace(
+                    self.mover._ways, **{way: fails})
+                self.assertRaises(type(error), self.mover._move,
+                                  10 + SETTINGS.idle)
+                self.assertIsNone(self.mover.cap)
+
+    def test_the_pod_has_changed_while_that_was_written(self):
+        self.grown()
+        self.used = Room(0, 0)
+        self.mover._move(10)
+        self.mover._ways = mover.dataclasses.replace(
+            self.mover._ways, held=lambda pod: None)
+        self.assertEqual(mover.RETRY, self.mover._move(10 + SETTINGS.idle))
+        self.assertEqual([('publish', Room(8192, 4000)), 'usages'],
+                         self.order)
+        self.assertIsNone(self.mover.cap)
+
+    def test_a_failure_that_nobody_thought_of_keeps_a_cap_that_is_in_use(
+            self):
+        self.lose()
+        self.mover._ways = mover.dataclasses.replace(
+            self.mover._ways, pod=lambda: 1 / 0)
+        self.mover._step()
+        self.assertEqual(Room(8192, 4000), self.mover.cap)
+
+    def test_a_pod_that_ends_or_is_drained_is_left_alone(self):
+        self.used = Room(4096, 2000)
+        self.pod['metadata']['deletionTimestamp'] = '2026-01-01T00:00:00Z'
+        self.mover._move(0)
+        del self.pod['metadata']['deletionTimestamp']
+        self.drained = 'node1 is being drained: the node is cordoned'
+        self.mover._move(1)
+        self.assertEqual(([], []), (self.order, self.reasons()))
+        self.assertFalse(self.mover.resting)
+        self.drained = None
+        self.mover._move(2)
+        self.assertEqual(['GuestsPodGrows'], self.reasons())
+
+    def test_what_nobody_looked_at_was_not_idle(self):
+        self.grown()
+        self.used = Room(0, 0)
+        self.mover._move(10)
+        self.drained = 'node1 is being drained'
+        self.mover._move(20)
+        self.drained = None
+        self.mover._move(10 + SETTINGS.idle)
+        self.assertEqual([], self.order)
+        self.mover._move(10 + 2 * SETTINGS.idle)
+        self.assertEqual(['GuestsPodShrinks'], self.reasons())
+
+    def test_others_are_told_what_the_pod_shows(self):
+        self.mover._move(0)
+        self.told.clear()
+        self.mover._move(1)
+        self.assertEqual([], self.told)
+        self.pod = test_observed.pod(SMALL, SMALL, ('3', '8Gi'))
+        self.mover._move(2)
+        self.assertEqual([None], self.told)
 
     def test_another_one_was_faster(self):
         self.used = Room(4096, 2000)

@@ -66,6 +66,16 @@ class SeeTest(base.TestCase):
         body['status']['containerStatuses'] = []
         self.assertEqual(Room(0, 0), self.see(body).pod.sure)
 
+        # One of the two values alone, where the other is not told.
+        body = pod()
+        del body['status']['containerStatuses'][0]['allocatedResources']
+        self.assertEqual(Room(8192, 4000), self.see(body).pod.sure)
+
+    def test_deletion(self):
+        self.assertFalse(self.see(pod()).ending)
+        self.assertTrue(self.see(pod(
+            deletionTimestamp='2026-01-01T00:00:00Z')).ending)
+
     def test_answers(self):
         for reason in ('Deferred', 'Infeasible'):
             seen = self.see(pod(conditions=[pending(reason)]))

@@ -87,6 +87,19 @@ class DemandTest(base.TestCase):
                          wish.demand([], 10, 0, Room(), ratio=4.0))
 
 
+class FirstTest(base.TestCase):
+
+    def test_no_headroom(self):
+        self.assertEqual(Room(4096, 2000), wish.first(SETTINGS, Room()))
+        self.assertEqual(Room(11264, 3000),
+                         wish.first(SETTINGS, Room(10241, 3000)))
+        # What is here is beyond any maximum.
+        self.assertEqual(Room(70001, 3000),
+                         wish.first(SETTINGS, Room(70001, 3000)))
+        none = dataclasses.replace(SETTINGS, smallest=Room())
+        self.assertEqual(SETTINGS.step, wish.first(none, Room()))
+
+
 class DecideTest(base.TestCase):
 
     def test_it_starts_with_what_guests_hold(self):

@@ -71,6 +71,17 @@ class BoundTest(base.TestCase):
         self.assertTrue(found.closed)
         self.assertEqual(8192, found.memory_limit_mb())
 
+    def test_what_is_told_and_what_is_let_in(self):
+        found = reported.Reported(
+            lambda: budget.Budget('Pod a/b', 4000, 8 * 2 ** 30), 'error')
+        found.bound({bounds.VCPU: record(64), bounds.MEMORY_MB: record(16384)})
+        found.cap, found.claim_cap = lambda: (4096, 2000), lambda: (6144, 3000)
+        data = {'vcpus': 64, 'memory_mb': 16384}
+        found.bound_resources(data)
+        self.assertEqual({'vcpus': 2, 'memory_mb': 4096}, data)
+        self.assertEqual(4096, found._wanted()[bounds.MEMORY_MB]['total'])
+        self.assertEqual(6144, found.memory_limit_mb())
+
     def test_change_is_for_the_publisher(self):
         present = [budget.Budget('Pod a/b', 4000, 8 * 2 ** 30)]
         found = reported.Reported(lambda: present[0], 'error')

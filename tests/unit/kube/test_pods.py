@@ -54,6 +54,17 @@ class PodTest(base.TestCase):
         self.server.will_refuse(409, 'it exists')
         self.pod.create(BODY)
 
+    def test_annotate(self):
+        after = {'metadata': dict(BODY['metadata'], resourceVersion='2')}
+        self.server.will_answer(after)
+        self.assertEqual(after, self.pod.annotate('u', {'a': 'b'}))
+        self.assertEqual(
+            [{'metadata': {'uid': 'u', 'annotations': {'a': 'b'}}}],
+            self.server.bodies)
+        for status in (404, 409):
+            self.server.will_refuse(status, 'another one')
+            self.assertIsNone(self.pod.annotate('u', {'a': 'b'}))
+
     def test_refused(self):
         for status in (400, 403, 422):
             self.server.will_refuse(status, 'not this one')

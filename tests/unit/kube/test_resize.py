@@ -28,15 +28,19 @@ POD = {'metadata': {'namespace': 'a', 'name': 'b', 'uid': 'u',
 
 class ResizeTest(base.TestCase):
 
+    answer = b'{"metadata": {"generation": 5}}'
+
     def wish(self, status=200, message='', failure=None):
         api = mock.Mock()
         api.configuration.host = 'https://server'
         if status != 200:
             failure = client.ApiException(status=status, reason='R')
             failure.body = json.dumps({'message': message})
-        with mock.patch.object(resize.kube_client, 'call',
-                               side_effect=failure) as call:
-            resize.wish(lambda: api, POD, 'c', {'memory': '4Mi'}, 5)
+        with mock.patch.object(resize.kube_client, 'call', side_effect=failure,
+                               return_value=mock.Mock(data=self.answer)
+                               ) as call:
+            self.found = resize.wish(lambda: api, POD, 'c',
+                                     {'memory': '4Mi'}, 5)
         return call
 
     def test_what_is_asked(self):
@@ -51,6 +55,12 @@ class ResizeTest(base.TestCase):
              'spec': {'containers': [{'name': 'c', 'resources': {
                  'limits': {'memory': '4Mi'},
                  'requests': {'memory': '4Mi'}}}]}}, body)
+
+        self.assertEqual(5, self.found)
+
+    def test_an_answer_that_says_nothing(self):
+        for self.answer in (b'', b'{', b'[]', b'{"metadata": 3}'):
+            self.assertRaises(errors.Unreadable, self.wish)
 
     def test_another_pod_or_version(self):
         for status in (404, 409):
