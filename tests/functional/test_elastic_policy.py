@@ -122,8 +122,16 @@ class ElasticPolicyTest(testtools.TestCase):
 
     def test_a_pod_without_the_label(self):
         other = self.compute.create_pod(labels={'app': 'other'})
-        self.assert_denied('label nova-k8s/elastic=on', self.try_to(
+        self.assert_denied('label nova-k8s/elastic=on may be', self.try_to(
             other, cpu='4', memory='9Gi'))
+
+    def test_a_pod_with_a_name_alone(self):
+        for name, labels in (
+                (f'guests-{self.compute.node}', {'app': 'other'}),
+                ('guests-other', {'app.kubernetes.io/name': 'guests'})):
+            other = self.compute.create_pod(name=name, labels=labels)
+            self.assert_denied('label nova-k8s/elastic=on may be',
+                               self.try_to(other, cpu='4', memory='9Gi'))
 
     def test_a_pod_on_another_node(self):
         node = self.plane.create_node()

@@ -28,6 +28,8 @@ import yaml
 from nova_k8s.confinement import controller
 from nova_k8s.confinement import guests_pod
 from nova_k8s import errors
+from nova_k8s.kube import pods
+from nova_k8s.kube import resize
 from nova_k8s.limits.sources import api
 from tests.functional import cluster
 
@@ -424,6 +426,85 @@ class HeldTest(TestCase):
 
     def test_eviction_of_another_pod(self):
         self.evict(self.compute.pod.metadata.name, gracePeriodSeconds=0)
+
+
+class ElasticTest(TestCase):
+    """The guests' pod of the base with the component elastic beside it."""
+
+    def setUp(self):
+        super().setUp()
+        self.compute.apply_elastic()
+        self.connect = lambda: self.plane.client(self.compute.kubeconfig())
+        self.pods = pods.Pod(self.connect, self.namespace, self.name, 10)
+
+    def run_it(self, body):
+        """What the driver makes, once scheduler and kubelet have it."""
+        self.create(body, dry_run=None)
+        self.core.create_namespaced_pod_binding(
+            self.name, self.namespace,
+            {'metadata': {'name': self.name},
+             'target': {'apiVersion': 'v1', 'kind': 'Node',
+                        'name': self.node}}, _preload_content=False)
+        return self.plane.set_pod_status(
+            self.core.read_namespaced_pod(self.name, self.namespace))
+
+    def resize(self, cpu, memory, body=None):
+        """As elastic.mover does it."""
+        return resize.wish(self.connect, body or self.pods.read(), 'guests',
+                           {'cpu': cpu, 'memory': memory}, 10)
+
+    def manifest_of(self, **first):
+        return guests_pod.render(
+            yaml.safe_load(TEMPLATE.read_text()), self.host(), self.name,
+            self.namespace, 3600, 'T', first)
+
+    def test_made_grown_and_shrunk(self):
+        pod = self.run_it(self.manifest_of(cpu='2000m', memory='4096Mi'))
+        self.assertEqual('Guaranteed', pod.status.qos_class)
+        generation = self.resize('6', '12Gi')
+        self.assertEqual(pod.metadata.generation + 1, generation)
+        exc = self.assertRaises(resize.Refusal, self.resize, '6', '17Gi')
+        self.assertEqual('Policy', exc.reason)
+        self.assertIn('memory is beyond the bounds', exc.text)
+        # A shrink, of what guests held before they left.
+        uid = pod.metadata.uid
+        self.pods.annotate(uid, {guests_pod.HELD: str(10 << 30)})
+        exc = self.assertRaises(resize.Refusal, self.resize, '6', '8Gi')
+        self.assertEqual('Policy', exc.reason)
+        self.assertIn('guests hold 10240Mi', exc.text)
+        body = self.pods.annotate(uid, {guests_pod.HELD: str(8 << 30)})
+        self.resize('4', '8Gi', body)
+        # Whoever has looked before looks again.
+        self.assertRaises(resize.Changed, self.resize, '4', '9Gi', body)
+
+    def test_with_the_label(self):
+        """Who has put it into the template is not refused."""
+        body = self.manifest()
+        body['metadata']['labels']['nova-k8s/elastic'] = 'off'
+        with self.refused('one label'):
+            self.create(body)
+        body['metadata']['labels']['nova-k8s/elastic'] = 'on'
+        self.run_it(body)
+        self.resize('4', '8Gi')
+
+    def test_what_guests_hold_is_written_before(self):
+        self.run_it(self.manifest_of(cpu='6', memory='12Gi'))
+        keeper = controller.from_conf(self.compute.conf(
+            pod_name=None, guests_pod=str(TEMPLATE)), {},
+            f'{self.useFixture(fixtures.TempDir()).path}/guests-pod.json')
+        held = 8 << 30
+        keeper.connect(self.pods.read, lambda: held, dict, None, None)
+        keeper.refresh(self.pods.read())
+        # By less than what is news else.
+        held = (8 << 30) - (256 << 20)
+        before = self.pods.read()
+        keeper.reconcile(before)
+        self.assertRaises(resize.Refusal, self.resize, '6', '8000Mi')
+        began = time.monotonic()
+        after = keeper.refresh(before)
+        # Once a second at most.
+        self.assertGreater(time.monotonic() - began, 0.5)
+        self.resize('6', '8000Mi', after)
 
 
 class ControllerTest(TestCase):
