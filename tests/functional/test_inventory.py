@@ -14,6 +14,7 @@
 """What Nova offers is what the pod's limits allow, and no more."""
 
 import os
+import threading
 import time
 from unittest import mock
 
@@ -478,3 +479,18 @@ class ReportTest(base.ServersTestBase):
         self.flags(cpu_dedicated_set='2-7', group='compute')
         self.start(cpu='100', memory='2Gi')
         self.assert_same()
+
+
+class EndTest(base.ServersTestBase):
+
+    @staticmethod
+    def workers():
+        return [each.name for each in threading.enumerate()
+                if each.name.startswith('nova-k8s')]
+
+    def test_nothing_goes_on_after_the_end(self):
+        self.start(cpu='4', memory='8Gi')
+        self.assertNotEqual([], self.workers())
+        self.computes['compute1'].stop()
+        # Or it goes on under the next test.
+        self.assertEqual([], self.workers())
