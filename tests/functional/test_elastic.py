@@ -20,6 +20,7 @@ import time
 import fixtures
 import nova.conf
 
+from nova_k8s.accounting import instance_overhead
 from nova_k8s.elastic import mover
 from tests.functional import base
 from tests.functional import cluster
@@ -46,7 +47,7 @@ class ElasticTest(base.ServersTestBase):
             elastic=True, elastic_min=(4096, 2000),
             elastic_max=(16384, 8000), elastic_headroom=(2048, 2000),
             elastic_spare=(2048, 1000), elastic_step=(1024, 1000),
-            elastic_idle=10, reserved_memory_mb='0', overhead_factor=0,
+            elastic_idle=20, reserved_memory_mb='0', overhead_factor=0,
             group='kubernetes', **self.compute.options())
         self.flags(state_path=self.useFixture(fixtures.TempDir()).path)
         self.flags(initial_cpu_allocation_ratio=1.0)
@@ -119,6 +120,10 @@ class ElasticTest(base.ServersTestBase):
         self.wait_for_wish('6', '6Gi')
         self.kubelet()
         self.wait_for_inventory(VCPU=(6, 0), MEMORY_MB=(6144, 0))
+        # What a pod that is made anew would have to hold.
+        needs, vcpus = instance_overhead.of_host(CONF, 'compute1')
+        self.assertEqual(([2048, 2048], 4),
+                         ([each.memory_mb for each in needs], vcpus))
         # Of 16 GiB, 4 are guests', 2 their headroom, and the rest this one's.
         self.plane.create_pod(
             self.compute.namespace, self.compute.node,
