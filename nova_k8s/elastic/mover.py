@@ -133,19 +133,17 @@ class Mover:
         self._cpu = True
         self._told = {}
         self._rest_until = 0.0
-        self._failing_since = None
+        self._failing_since = self._blind_since = None
         self._worker = worker.Worker('nova-k8s-elastic', self._step,
                                      settle=SETTLE)
         # Never blocks.
         self.wake = self._worker.wake
+        self.stop = self._worker.stop
         self.stopping = self._worker.stopping
 
     def start(self):
         self._worker.wake()
         self._worker.start()
-
-    def stop(self):
-        self._worker.stop()
 
     def _step(self):
         try:
@@ -175,7 +173,7 @@ class Mover:
                 now >= self._asked_at + LOST):
             self._mine = None
             self._uncap()
-        settings, node = self._for_node()
+        settings, node = self._for_node(now)
         self.bounds = settings
         why = self._stands_still(seen, settings, now)
         if why:
@@ -198,9 +196,8 @@ class Mover:
             self._past = made.past
         else:
             return RETRY
-        if made.again is None:
-            return LONGEST
-        return min(LONGEST, max(0.1, made.again - now))
+        return (LONGEST if made.again is None else
+                min(LONGEST, max(0.1, made.again - now)))
 
     @property
     def _waiting(self):
@@ -239,7 +236,7 @@ class Mover:
                 self.took(self.seconds)
         return seen
 
-    def _for_node(self):
+    def _for_node(self, now):
         """Return (Settings, values.Node); None for both where it is off."""
         node = self._ways.node()
         settings = self._settings
@@ -249,11 +246,16 @@ class Mover:
         if settings and node and any(settings.spare):
             try:
                 pods = self._ways.neighbours()
+                self._blind_since = None
                 self._forget('neighbours')
             except errors.LimitsError as exc:
-                self._once('neighbours', telling.for_rest(
-                    f'for containers, as what is free of the node is not '
-                    f'known: {exc}', self._who))
+                if self._blind_since is None:
+                    self._blind_since = now
+                # At first it is no news, as in _step().
+                if now >= self._blind_since + LONGEST:
+                    self._once('neighbours', telling.for_rest(
+                        f'for containers, as what is free of the node is not '
+                        f'known: {exc}', self._who))
         if pods is None:
             return settings, values.Node()
         return settings, values.Node(observed.free(node.allocatable, pods))
@@ -263,13 +265,9 @@ class Mover:
 
         That guests are to leave is an operator's will and no news.
         """
-        why = None
-        if settings is None:
-            why = 'off: annotation of the node'
-        elif seen.ending:
-            why = 'the pod is being deleted'
-        else:
-            why = self._ways.drained()
+        why = ('off: annotation of the node' if settings is None else
+               'the pod is being deleted' if seen.ending else
+               self._ways.drained())
         rest = None if why else self._rests(seen)
         self.resting = bool(rest) or (not why and now < self._rest_until)
         return why or rest
@@ -312,7 +310,7 @@ class Mover:
         try:
             self._generation = None
             self._generation = self._ways.resize(
-                body, seen.container, quantities(made.room, before))
+                body, seen.container, made.room.quantities(before))
         except resize.Changed as exc:
             LOG.debug('The pod was changed meanwhile: %s', exc)
             self._uncap()
@@ -390,16 +388,6 @@ class Mover:
 
     def _forget(self, what):
         self._told.pop(what, None)
-
-
-def quantities(room, wished=(None, None)):
-    """What differs, as Kubernetes writes it.
-
-    :param wished: the values.Room before
-    """
-    found = {'memory': f'{room.memory_mb}Mi', 'cpu': f'{room.cpu_millicores}m'}
-    return {name: text for (name, text), after, before in zip(
-        found.items(), room, wished) if after != before}
 
 
 def path(conf):

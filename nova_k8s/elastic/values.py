@@ -49,9 +49,11 @@ class Room(ty.NamedTuple):
         return Room(-(-self[0] // step[0]) * step[0],
                     -(-self[1] // step[1]) * step[1])
 
-    def down(self, step):
-        return Room(self[0] // step[0] * step[0],
-                    self[1] // step[1] * step[1])
+    def quantities(self, before=(None, None)):
+        """What differs from a Room before, as Kubernetes writes it."""
+        found = (('memory', f'{self[0]}Mi'), ('cpu', f'{self[1]}m'))
+        return {name: text for (name, text), after, other in zip(
+            found, self, before) if after != other}
 
 
 @dataclasses.dataclass(frozen=True)

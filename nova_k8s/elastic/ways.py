@@ -196,7 +196,7 @@ def first(conf, guests, others_mb, node):
     ratio = conf.cpu_allocation_ratio or conf.initial_cpu_allocation_ratio
     room = wish.first(settings, wish.demand(
         *guests(), others_mb, values.Room(), ratio or 1.0))
-    return mover.quantities(room)
+    return room.quantities()
 
 
 def from_conf(conf, source, *args):
