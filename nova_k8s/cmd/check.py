@@ -22,6 +22,7 @@ from rich import table
 import yaml
 
 from nova_k8s.accounting import usage
+from nova_k8s.cmd import files
 from nova_k8s.cmd import report
 from nova_k8s.confinement import cgroup
 from nova_k8s.confinement import controller
@@ -42,9 +43,7 @@ def add_parser(commands):
                     'has to be, and whether each guest is where it belongs. '
                     'Run it on the node, or in the container of nova-compute. '
                     'Ends with 1 where there is a problem.')
-    parser.add_argument(
-        '--config-file', metavar='FILE', action='append',
-        help='nova.conf; may be repeated')
+    files.add_arguments(parser)
     parser.add_argument(
         '--kubelet-config', metavar='FILE',
         default='/var/lib/kubelet/config.yaml',

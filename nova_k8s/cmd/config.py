@@ -12,6 +12,7 @@
 
 """nova-k8s config: options that live in the cluster."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -20,8 +21,10 @@ import sys
 
 import yaml
 
+from nova_k8s.cmd import files
 from nova_k8s.config import api
 from nova_k8s.config import cache
+from nova_k8s.config import command_line
 from nova_k8s.config import convert
 from nova_k8s.config import definitions
 from nova_k8s.config import effective
@@ -70,9 +73,10 @@ def _add_run(actions):
         '--timeout', metavar='SECONDS', type=int, default=10,
         help='to wait for an answer of the API server (10)')
     parser.add_argument(
-        '--dir', metavar='DIR',
+        '--dir', metavar='DIR', default=os.environ.get(files.RUN_DIR),
         help='where to write, a folder for this alone; the service is given '
-             'DIR/current. Default: a temporary folder')
+             f'DIR/current. Default: {files.RUN_DIR} in the environment, '
+             'otherwise a temporary folder')
     parser.add_argument(
         '--cache-dir', metavar='DIR',
         help='where to keep what was last read, for a start while the API '
@@ -84,8 +88,8 @@ def _add_run(actions):
     parser.add_argument(
         'command', nargs='+', metavar='-- COMMAND',
         help='the service and its arguments. --config-dir DIR/current is '
-             f'added at the end, or stands for {running.PLACE} where that is '
-             'in an argument')
+             f'added at the end, or stands for {command_line.PLACE} where '
+             'that is in an argument')
     parser.set_defaults(action=run_service)
 
 
@@ -95,7 +99,7 @@ def _add_show(actions):
         description='Show the options of a service as it would start now, '
                     'and where each is from. Secrets are masked.')
     _add_program(parser, PROGRAM)
-    _add_files(parser)
+    files.add_arguments(parser)
     parser.add_argument('--all', action='store_true',
                         help='options that have their default, too')
     _add_format(parser)
@@ -110,8 +114,10 @@ def _add_diff(actions):
                     'cache_dir holds of their last start.')
     _add_program(parser, PROGRAM)
     parser.add_argument('--dir', metavar='DIR',
-                        help='the --dir of nova-k8s config run')
-    _add_files(parser)
+                        default=os.environ.get(files.RUN_DIR),
+                        help='the --dir of nova-k8s config run; default: '
+                             f'{files.RUN_DIR} in the environment')
+    files.add_arguments(parser)
     _add_format(parser)
     parser.set_defaults(action=diff)
 
@@ -137,16 +143,6 @@ def _add_program(parser, default):
         '--program', metavar='NAME', default=default,
         help='the script of the service, which tells what options it has '
              f'({default or "the command"})')
-
-
-def _add_files(parser):
-    parser.add_argument(
-        '--config-file', metavar='FILE', action='append',
-        help='as the service is given it; may be repeated. Default: those '
-             'that it finds by itself')
-    parser.add_argument(
-        '--config-dir', metavar='DIR', action='append',
-        help='the same; read after the files')
 
 
 def _add_format(parser):
@@ -177,28 +173,20 @@ def run_service(args):
         args.program, args.cache_dir, args.cache_secrets))
 
 
-def _load(args, known):
-    """Return a ConfigOpts as the service would have it."""
+def _load(args, known, words, reading=contextlib.nullcontext):
+    """Return effective.Loaded, as the service would have it."""
     project = os.path.basename(args.program).partition('-')[0]
-    files, folders = args.config_file, args.config_dir
-    if files and not folders:
-        # As oslo.config has it: only what is named.
-        folders = []
-    try:
-        with cache.untouched():
-            return effective.load(known, project, args.program,
-                                  files, folders)
-    except (OSError, ValueError) as exc:
-        named = ', '.join(files or ['of the service'])
-        raise errors.Refused(
-            f'--config-file {named}: '
-            f'{getattr(exc, "strerror", None) or exc}') from None
+
+    def call():
+        with reading():
+            return effective.load(known, project, args.program, words)
+    return files.load(call, words)
 
 
 def show(args):
     known = definitions.for_service(args.program)
-    conf = _load(args, known)
-    found = [each for each in effective.settings(conf, known)
+    loaded = _load(args, known, files.words(args))
+    found = [each for each in effective.settings(loaded)
              if args.all or each.where]
     if args.format == 'text':
         _print_by_group(
@@ -210,47 +198,46 @@ def show(args):
 
 def diff(args):
     known = definitions.for_service(args.program)
-    if args.dir:
-        written = folder.Folder(args.dir)
+    written = args.dir and folder.Folder(args.dir)
+    if written and not args.config_file and not args.config_dir:
         # What can change in a running service has changed by now.
         found = [each for each in effective.changes(
-            written.read(folder.STARTED), written.read(folder.CURRENT), known)
+            *(_load(args, known, written.words(which))
+              for which in (folder.STARTED, folder.CURRENT)))
             if each.restart]
     else:
-        found = effective.changes(*_sources(args, known), known)
+        found = effective.changes(*_last_and_next(args, known))
     if args.format == 'text':
         _print_by_group(
             found, lambda each: f'{each.name}: {_text(each.old)} -> '
-            f'{_text(each.new)}', lambda each: each.where or 'not set')
+            f'{_text(each.new)}', lambda each: each.where or 'default')
     else:
         _print_data(found, args.format)
 
 
-def _sources(args, known):
-    """Return the documents of the last start, and those of one now."""
-    conf = _load(args, known)
-    driver = kubernetes_driver.KubernetesDriver()
-    old, new = [], []
-    # The first source wins, and the last document.
-    for group in reversed(conf.config_source):
+def _last_and_next(args, known):
+    """Return what the last start was told by its sources, and one now."""
+    words = command_line.of_files(args.config_file, args.config_dir)
+    after = _load(args, known, words)
+    conf = after.conf
+    compared = 0
+    for group in conf.config_source:
         if conf[group].driver != 'kubernetes':
+            print(f'[{group}]: not compared, as what it said at the last '
+                  f'start is not known', file=sys.stderr)
             continue
-        kept = driver.cache(conf, group)
-        found = kept.load()
-        if found is None:
+        compared += 1
+        kept = kubernetes_driver.KubernetesDriver().cache(conf, group)
+        if kept.load() is None:
             raise errors.Refused(
                 f'[{group}]: what {args.program} was started with is not '
                 f'known; set cache_dir, or run it with nova-k8s config run')
-        with cache.untouched():
-            now = driver.read(conf, group)
-        old += found[0]
-        new += [each for each in now if kept.keeps_secrets or not each.secret]
         if not kept.keeps_secrets and conf[group].secrets:
             print(f'[{group}]: Secrets are not compared (cache_secrets)',
                   file=sys.stderr)
-    if not old:
+    if not compared:
         raise errors.Refused('no config_source with driver = kubernetes')
-    return old, new
+    return _load(args, known, words, cache.of_last_start), after
 
 
 def import_files(args):

@@ -21,6 +21,7 @@ import nova.conf
 from rich import console as consoles
 from rich import table
 
+from nova_k8s.cmd import files
 from nova_k8s.cmd import progress
 from nova_k8s.cmd import report
 from nova_k8s.drain import engine
@@ -85,10 +86,8 @@ def add_arguments(parser, parallel):
         '--cloud', metavar='NAME',
         help='ask the Nova of this cloud of clouds.yaml; default: that of '
              'the environment, otherwise with the account of nova.conf')
-    parser.add_argument(
-        '--config-file', metavar='FILE', action='append',
-        help='nova.conf with [kubernetes_drain] or [service_user]; may be '
-             'repeated')
+    files.add_arguments(
+        parser, 'nova.conf with [kubernetes_drain] or [service_user]')
     parser.add_argument(
         '--format', choices=('text', 'json'), default='text',
         help='json: a summary at the end, and the lines on stderr')
@@ -131,7 +130,7 @@ def connect(args, tenants_decide=True):
 
     :raises errors.Refused: when there is none
     """
-    if args.cloud or not args.config_file and (
+    if args.cloud or not (args.config_file or args.config_dir) and (
             'OS_CLOUD' in os.environ or 'OS_AUTH_URL' in os.environ):
         return sdk.from_cloud(args.cloud, tenants_decide)
     report.configure(args)

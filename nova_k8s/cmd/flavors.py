@@ -22,6 +22,7 @@ import yaml
 
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import overhead
+from nova_k8s.cmd import files
 from nova_k8s.cmd import report
 from nova_k8s import errors
 from nova_k8s.inventory import capacity
@@ -46,9 +47,7 @@ def add_parser(commands):
     parser.add_argument(
         '--image-property', metavar='NAME=VALUE', action='append', default=[],
         help='a property of the image, for example hw_firmware_type=uefi')
-    parser.add_argument(
-        '--config-file', metavar='FILE', action='append',
-        help='nova.conf of the compute nodes; may be repeated')
+    files.add_arguments(parser, 'nova.conf of the compute nodes')
     parser.add_argument(
         '--format', choices=('table', 'json', 'yaml'), default='table')
     return parser

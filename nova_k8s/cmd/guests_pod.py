@@ -18,6 +18,7 @@ import os
 import nova.conf
 import yaml
 
+from nova_k8s.cmd import files
 from nova_k8s.cmd import report
 from nova_k8s.confinement import controller
 from nova_k8s.confinement import guests_pod
@@ -40,9 +41,7 @@ def add_parser(commands):
     parser.add_argument(
         '--template', metavar='FILE',
         help='the template, where it is not [kubernetes] guests_pod')
-    parser.add_argument(
-        '--config-file', metavar='FILE', action='append',
-        help='nova.conf; may be repeated')
+    files.add_arguments(parser)
     return parser
 
 

@@ -17,15 +17,15 @@ import json
 import sys
 
 import nova.conf
-from oslo_config import cfg
 from rich import console
 from rich import table
 import yaml
 
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
+from nova_k8s.cmd import files
 from nova_k8s import conf
-from nova_k8s.config import cache
+from nova_k8s.config import command_line
 from nova_k8s.confinement import cgroup
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
@@ -51,9 +51,7 @@ def add_parser(commands):
     parser.add_argument(
         '--container', metavar='NAME',
         help='the container whose limits are meant for guests, * for all')
-    parser.add_argument(
-        '--config-file', metavar='FILE', action='append',
-        help='nova.conf; may be repeated')
+    files.add_arguments(parser)
     parser.add_argument(
         '--machine', metavar='cpus=N,memory=Q',
         help='the machine, where it is not this one (cpus=64,memory=256Gi)')
@@ -77,36 +75,30 @@ def run(args):
 
 
 def configure(args):
-    """Load nova.conf as the arguments say.
+    """Load the configuration of nova-compute, as the arguments say.
 
     :raises errors.Refused: when it cannot be loaded
     """
     conf.register_opts(CONF)
-    # None: those that nova-compute finds. Somebody who looks at a manifest
-    # wants Nova's defaults, not what happens to lie in /etc on the machine in
-    # front of him.
     manifest = getattr(args, 'manifest', None)
     container = getattr(args, 'container', None)
-    files = args.config_file or ([] if manifest is not None else None)
-    folders = [] if files == [] else None
-    try:
-        # What nova-compute keeps of its configuration is its own.
-        with cache.untouched():
-            CONF([], project='nova', prog='nova-compute',
-                 default_config_files=files, default_config_dirs=folders)
+    if manifest is None:
+        words, defaults = files.words(args), {}
+    else:
+        # Somebody who looks at a manifest wants Nova's defaults, not what
+        # happens to lie in /etc on the machine in front of him.
+        words = files.words(args, {})
+        defaults = {'default_config_files': [], 'default_config_dirs': []}
+
+    def call():
+        CONF(command_line.only_files(words), project='nova',
+             prog='nova-compute', **defaults)
         if manifest is not None:
             CONF.set_override('limits_from', 'manifest', 'kubernetes')
             CONF.set_override('manifest', manifest, 'kubernetes')
         if container is not None:
             CONF.set_override('container', container, 'kubernetes')
-    except cfg.Error as exc:
-        raise errors.Refused(str(exc)) from None
-    except (OSError, ValueError) as exc:
-        # What oslo.config leaves to Python: a folder, what is not UTF-8.
-        given = ', '.join(args.config_file or ['of nova-compute'])
-        raise errors.Refused(
-            f'--config-file {given}: '
-            f'{getattr(exc, "strerror", None) or exc}') from None
+    files.load(call, words)
     if container is not None and CONF.kubernetes.limits_from == 'downward_api':
         raise errors.Refused(
             '--container: with [kubernetes] limits_from = downward_api, the '

@@ -27,6 +27,7 @@ from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import overhead
 from nova_k8s.accounting import summary
 from nova_k8s.cmd import comparison
+from nova_k8s.cmd import files
 from nova_k8s.cmd import observed
 from nova_k8s.cmd import report
 from nova_k8s.inventory import capacity
@@ -45,9 +46,7 @@ def add_parser(commands):
                     'whether each part follows. To be run where nova-compute '
                     'runs: it asks Nova through the conductor, with what '
                     'stands in nova.conf.')
-    parser.add_argument(
-        '--config-file', metavar='FILE', action='append',
-        help='nova.conf; may be repeated')
+    files.add_arguments(parser)
     parser.add_argument(
         '--format', choices=('table', 'json'), default='table')
     parser.add_argument(

@@ -29,6 +29,9 @@ LOG = logging.getLogger(__name__)
 # tells what the service was started with.
 _keeping = True
 
+# Whether it is asked what is so now, and not what the last start was told.
+_asking = True
+
 _SCHEMA = {
     'type': 'object',
     'required': ['key', 'time', 'documents'],
@@ -115,12 +118,30 @@ def untouched():
         _keeping = True
 
 
+@contextlib.contextmanager
+def of_last_start():
+    """Have read() say what it was told at the last start of the service.
+
+    Of Secrets that are not kept it says what is so now, so that they count in
+    both: what wins over what is as it is for the service.
+    """
+    global _asking
+    _asking = False
+    try:
+        with untouched():
+            yield
+    finally:
+        _asking = True
+
+
 def read(cache, ask, secrets):
     """Return the documents that ask() returns, or those of its last time.
 
     :param secrets: the names of the Secrets among what is read
     :raises errors.ConfigError: when there is neither
     """
+    if not _asking:
+        return _last(cache, ask, secrets)
     try:
         found = ask()
     except errors.Unreachable as exc:
@@ -139,4 +160,14 @@ def read(cache, ask, secrets):
     LOG.warning('The configuration is that of %s: %s',
                 time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(when)),
                 problem)
+    return found
+
+
+def _last(cache, ask, secrets):
+    kept = cache.load()
+    if kept is None:
+        raise errors.Refused('what it was at the last start is not known')
+    found, _when = kept
+    if secrets and not cache.keeps_secrets:
+        found += [each for each in ask() if each.secret]
     return found

@@ -24,6 +24,7 @@ import re
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from nova_k8s.config import command_line
 from nova_k8s.config import errors
 from nova_k8s.config import layers
 
@@ -35,8 +36,8 @@ _PROGRAMS = ('console_scripts', 'wsgi_scripts')
 # oslo.config adds them itself, and no file can set them.
 _OF_COMMAND_LINE = {'config_file', 'config_dir', 'shell_completion'}
 
-# Whose options every service may have beside its own: those of the drivers.
-_OURS = 'nova-k8s'
+# Whose driver brings options that Nova does not list.
+_NOVA, _OURS = 'nova', 'nova-k8s'
 
 
 class Definitions:
@@ -70,14 +71,34 @@ class Definitions:
         """Return (group, opt) that a name in a file stands for, or None."""
         return self._by_name.get(_key(section, name))
 
-    def register(self, conf):
-        """Make conf know all options."""
-        for (group, _dest), opt in self.opts.items():
+    def register(self, conf, words=()):
+        """Make conf know all options.
+
+        :param words: with which the service is started
+        :returns: those of the words that set options or name files
+        """
+        named, found = command_line.known(words, self._flags())
+        for key, opt in self.opts.items():
+            register = (conf.register_cli_opt if key in named else
+                        conf.register_opt)
             try:
-                conf.register_opt(opt, group=group)
+                register(opt, group=key[0])
             except cfg.DuplicateOptError:
                 # oslo.config's own, such as config_source.
                 continue
+        return found
+
+    def _flags(self):
+        """Return {flag: (key, whether it takes a value)} of all options."""
+        found = {}
+        for (group, dest), opt in self.opts.items():
+            flag = f'{group}-{opt.name}' if group else opt.name
+            is_bool = isinstance(opt, cfg.BoolOpt)
+            found[f'--{flag}'] = (group, dest), not is_bool
+            if is_bool:
+                no = f'{group}-no{opt.name}' if group else f'no{opt.name}'
+                found[f'--{no}'] = (group, dest), False
+        return found
 
 
 def _key(section, name):
@@ -88,7 +109,7 @@ def for_service(program):
     """Return the Definitions of the service that a program belongs to.
 
     They are those of the program's distribution, then those of all that it
-    requires, then those of this package.
+    requires; of Nova, those of this package as well.
 
     :param program: the name of a script, such as nova-compute
     :raises errors.Refused: when no distribution that is installed has it
@@ -102,7 +123,8 @@ def for_service(program):
     wanted = [_normal(owner.name)]
     wanted += [_normal(re.match(r'[A-Za-z0-9._-]+', each)[0])
                for each in owner.requires or []]
-    wanted.append(_OURS)
+    if _NOVA in wanted:
+        wanted.append(_OURS)
     found = sorted(
         (each for each in metadata.entry_points(group=_LISTS)
          if _normal(each.dist.name) in wanted),

@@ -45,7 +45,7 @@ class Document:
 
     :ivar origin: such as ``ConfigMap openstack/nova``
     :ivar key: in it, with ``{group}`` and ``{option}`` where the text was made
-        of keys that are one option each
+        of keys that are one option each; empty of a file
     :ivar text: of an INI file
     :ivar secret: whether nobody may see its values
     """
@@ -57,6 +57,8 @@ class Document:
 
     def where(self, group=None, option=None):
         """Return what an operator finds an option by."""
+        if not self.key:
+            return self.origin
         key = self.key.replace('{group}', group or 'DEFAULT').replace(
             '{option}', option or '*')
         return f'{self.origin}, key {key}'

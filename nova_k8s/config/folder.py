@@ -24,12 +24,13 @@ import re
 import shutil
 import tempfile
 
+from nova_k8s.config import command_line
 from nova_k8s.config import documents
 from nova_k8s.config import errors
 
 STARTED, CURRENT = 'started', 'current'
 
-_INDEX = 'index.json'
+_INDEX, _COMMAND = 'index.json', 'command.json'
 
 
 class Folder:
@@ -46,9 +47,10 @@ class Folder:
         """The path to name with --config-dir."""
         return os.path.join(self.path, CURRENT)
 
-    def start(self, found):
+    def start(self, found, command=()):
         """Write documents as what the service starts with.
 
+        :param command: of the service, with command_line.PLACE
         :raises errors.Refused: when that is not possible
         """
         try:
@@ -57,6 +59,10 @@ class Folder:
             self._link(CURRENT, name)
             self._link(STARTED, name)
             self._remove_others(name)
+            path = os.path.join(self.path, _COMMAND)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            _write(path, json.dumps(list(command)))
         except OSError as exc:
             raise errors.Refused(
                 f'{exc.filename or self.path}: {exc.strerror}') from None
@@ -78,13 +84,29 @@ class Folder:
 
         :raises errors.Refused: when there are none
         """
-        path = os.path.join(self.path, which)
         try:
-            return read_index(path)
+            return read_index(os.path.join(self.path, which))
         except OSError as exc:
-            raise errors.Refused(
-                f'{exc.filename}: {exc.strerror}; is this the --dir of '
-                f'nova-k8s config run?') from None
+            raise _not_written(exc) from None
+
+    def words(self, which):
+        """Return the words of the service's command.
+
+        :param which: what it is to find in its folder: STARTED or CURRENT
+        :raises errors.Refused: when there are none
+        """
+        try:
+            with open(os.path.join(self.path, _COMMAND),
+                      encoding='utf-8') as f:
+                command = json.load(f)
+        except OSError as exc:
+            raise _not_written(exc) from None
+        path = os.path.join(self.path, which)
+        words = command_line.filled_in(command, path)
+        if (path, True) not in command_line.files(words):
+            # In a word for another program, such as uWSGI.
+            words += command_line.of_files((), [path])
+        return words
 
     def _write(self, found):
         folder = tempfile.mkdtemp(prefix='..', dir=self.path)
@@ -122,6 +144,11 @@ def read_index(path):
     """
     with open(os.path.join(path, _INDEX), encoding='utf-8') as f:
         return [documents.Document(**each) for each in json.load(f)]
+
+
+def _not_written(exc):
+    return errors.Refused(f'{exc.filename}: {exc.strerror}; is this the --dir '
+                          f'of nova-k8s config run?')
 
 
 def _write(path, text):

@@ -25,6 +25,7 @@ from oslo_log import log as logging
 
 from nova_k8s.config import api
 from nova_k8s.config import cache
+from nova_k8s.config import command_line
 from nova_k8s.config import folder
 from nova_k8s.config import follower
 from nova_k8s.config import kubernetes_driver
@@ -32,9 +33,6 @@ from nova_k8s.config import supervisor
 from nova_k8s.util import worker
 
 LOG = logging.getLogger(__name__)
-
-# In an argument of the command, where the folder is not to be named last.
-PLACE = '{config_dir}'
 
 # Seconds for loading all options of a service, on a busy machine.
 _LOADING = 120
@@ -63,9 +61,10 @@ def run(command, objects, kubeconfig=None, timeout=10, directory=None,
     found = cache.read(kept, ask, objects.secrets)
     with tempfile.TemporaryDirectory(prefix='nova-k8s-') as temporary:
         written = folder.Folder(directory or temporary)
-        written.start(found)
+        command = command_line.with_place(command)
+        written.start(found, command)
         service = supervisor.Supervisor(
-            arguments(command, written.config_dir))
+            command_line.filled_in(command, written.config_dir))
         service.start()
         connect = functools.partial(_connect, kubeconfig)
         restarts = Restarts(written, program, connect, timeout, objects)
@@ -80,13 +79,6 @@ def run(command, objects, kubeconfig=None, timeout=10, directory=None,
             telling.wake()
         follower.Follower(objects, connect, timeout, written, changed).start()
         return service.run()
-
-
-def arguments(command, config_dir):
-    """Return the command with the folder among its arguments."""
-    if any(PLACE in each for each in command):
-        return [each.replace(PLACE, config_dir) for each in command]
-    return [*command, '--config-dir', config_dir]
 
 
 def _connect(kubeconfig):

@@ -43,11 +43,11 @@ class Source(sources.ConfigurationSource):
 
     def __init__(self, conf, documents):
         self._conf = conf
-        self._layers = layers.Layers(documents)
+        self.layers = layers.Layers(documents)
 
     def get(self, group_name, option_name, opt):
         try:
-            value, layer = self._layers.find(group_name, opt)
+            value, layer = self.layers.find(group_name, opt)
         except KeyError:
             return sources._NoValue, None
         where = layer.where(group_name, opt)
@@ -70,6 +70,11 @@ class Source(sources.ConfigurationSource):
             raise cfg.ConfigFileValueError(
                 f'Value for option {opt.name} from {where} is not valid'
                 f'{problem}') from None
+
+
+def all_of(conf):
+    """Return the Sources that a configuration has, the first counts most."""
+    return [each for each in conf._sources if isinstance(each, Source)]
 
 
 class Driver(sources.ConfigurationSourceDriver):

@@ -22,6 +22,7 @@ import nova.conf
 import testtools
 import yaml
 
+from nova_k8s.cmd import files
 from nova_k8s import conf
 from nova_k8s.confinement import guests_pod
 
@@ -372,7 +373,9 @@ class ConfigFromClusterTest(testtools.TestCase):
             self.assertEqual('merge', each['behavior'])
 
     def test_all_look_into_the_folder_that_is_written(self):
-        written, = self.names('--dir')
+        self.assertEqual([], self.names('--dir'))
+        written, = [each['value'] for each in self.container['env']
+                    if each['name'] == files.RUN_DIR]
         mounts = {each['mountPath'] for each
                   in self.container['volumeMounts']}
         self.assertIn(written, mounts)

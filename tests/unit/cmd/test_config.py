@@ -13,8 +13,11 @@
 import contextlib
 import io
 import json
+import os
 import sys
+from unittest import mock
 
+from nova_k8s.cmd import files
 from nova_k8s.cmd import main
 from nova_k8s.config import documents
 from nova_k8s.config import folder
@@ -33,23 +36,47 @@ class ConfigTest(base.TestCase):
         written = folder.Folder(self.folder())
         for i, text in enumerate(texts):
             found = [documents.Document('ConfigMap n/x', 'a.conf', text)]
-            (written.replace if i else written.start)(found)
+            if i:
+                written.replace(found)
+            else:
+                written.start(found, ['nova-compute'])
         return written.path
 
     def test_diff_names_what_needs_a_restart(self):
-        path = self.written('[DEFAULT]\nmy_ip = 10.0.0.1\n',
-                            '[DEFAULT]\nmy_ip = 10.0.0.2\ndebug = true\n')
+        path = self.written(
+            '[DEFAULT]\nreserved_host_disk_mb = 1\n',
+            '[DEFAULT]\nreserved_host_disk_mb = 2\ndebug = true\n')
         self.assertEqual(
-            '[DEFAULT]\nmy_ip: 10.0.0.1 -> 10.0.0.2  # ConfigMap n/x, key '
+            '[DEFAULT]\nreserved_host_disk_mb: 1 -> 2  # ConfigMap n/x, key '
             'a.conf\n', self.nova_k8s('diff', '--dir', path))
         found, = json.loads(self.nova_k8s('diff', '--dir', path, '--format',
                                           'json'))
-        self.assertEqual(('DEFAULT', 'my_ip', True), (
-            found['group'], found['name'], found['restart']))
+        self.assertEqual(('DEFAULT', 'reserved_host_disk_mb', 1, 2, True), (
+            found['group'], found['name'], found['old'], found['new'],
+            found['restart']))
+
+    def test_diff_compares_what_nova_makes_of_it(self):
+        path = self.written('[DEFAULT]\nmy_ip = 10.0.0.1\n',
+                            '[DEFAULT]\nmy_ip = 10.0.0.2\n')
+        # This one is $my_ip by default.
+        self.assertIn('my_block_storage_ip: 10.0.0.1 -> 10.0.0.2  # default',
+                      self.nova_k8s('diff', '--dir', path))
+        # What wins over it stays as it is.
+        with mock.patch.dict(os.environ, OS_DEFAULT__MY_IP='10.0.0.3'):
+            self.assertEqual('', self.nova_k8s('diff', '--dir', path))
+
+    def test_the_folder_of_the_environment(self):
+        path = self.written('[DEFAULT]\nmy_ip = 10.0.0.1\n',
+                            '[DEFAULT]\nmy_ip = 10.0.0.2\n')
+        with mock.patch.dict(os.environ, {files.RUN_DIR: path}):
+            self.assertIn('my_ip: 10.0.0.1 -> 10.0.0.2',
+                          self.nova_k8s('diff'))
+            self.assertIn('my_ip = 10.0.0.2  # ConfigMap n/x, key a.conf',
+                          self.nova_k8s('show'))
 
     def test_one_line_on_what_is_wrong(self):
         for args, words in (
-                (['diff', '--dir', '/nowhere'], '/nowhere/started/index.json'),
+                (['diff', '--dir', '/nowhere'], '/nowhere/command.json'),
                 (['show', '--program', 'nobody'], 'nobody: no installed'),
                 (['show', '--config-file', '/nowhere'], '/nowhere'),
                 (['import', '/nowhere'], '/nowhere: No such file'),

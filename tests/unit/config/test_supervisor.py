@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 
-from nova_k8s.config import running
 from nova_k8s.config import supervisor
 from tests.unit import base
 
@@ -37,14 +36,3 @@ class HandlesTest(base.TestCase):
             [True, False, False],
             [supervisor.handles(process.pid, each) for each in
              (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)])
-
-
-class ArgumentsTest(base.TestCase):
-
-    def test_at_the_end_or_where_it_is_wanted(self):
-        self.assertEqual(
-            ['a', '-b', '--config-dir', '/c'],
-            running.arguments(['a', '-b'], '/c'))
-        self.assertEqual(
-            ['a', '--x=/c', 'y'],
-            running.arguments(['a', '--x={config_dir}', 'y'], '/c'))

@@ -1,0 +1,143 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+from unittest import mock
+
+import nova.conf
+
+from nova_k8s.cmd import files
+from nova_k8s.cmd import main
+from nova_k8s.cmd import report
+from nova_k8s.config import documents
+from nova_k8s.config import folder
+from nova_k8s import errors
+from tests.unit import base
+
+CONF = nova.conf.CONF
+
+
+class WordsTest(base.TestCase):
+
+    def words(self, *args, **environ):
+        parser = argparse.ArgumentParser()
+        files.add_arguments(parser)
+        return files.words(parser.parse_args(args), environ)
+
+    def written(self, *command):
+        written = folder.Folder(self.folder())
+        written.start([], command)
+        return written.path
+
+    def test_what_is_given(self):
+        self.assertEqual([], self.words())
+        self.assertEqual(
+            ['--config-file=/a', '--config-file=/b', '--config-dir=/c'],
+            self.words('--config-dir', '/c', '--config-file', '/a',
+                       '--config-file', '/b'))
+
+    def test_what_config_run_has_given(self):
+        path = self.written('x', '--config-file=/a', '--debug',
+                            '--config-dir={config_dir}')
+        environ = {files.RUN_DIR: path}
+        self.assertEqual(
+            ['x', '--config-file=/a', '--debug',
+             f'--config-dir={path}/current'], self.words(**environ))
+        self.assertEqual(['--config-file=/b'],
+                         self.words('--config-file=/b', **environ))
+
+    def test_in_a_word_for_somebody_else(self):
+        path = self.written('uwsgi', '--pyargv=--config-dir {config_dir}')
+        self.assertEqual(f'--config-dir={path}/current',
+                         self.words(**{files.RUN_DIR: path})[-1])
+
+    def test_nothing_is_written_there(self):
+        exc = self.assertRaises(errors.Refused, self.words,
+                                **{files.RUN_DIR: '/nowhere'})
+        for words in (files.RUN_DIR, '/nowhere/command.json'):
+            self.assertIn(words, str(exc))
+
+    def test_all_commands_that_look_at_a_service_have_them(self):
+        for name in main.COMMANDS:
+            parser = argparse.ArgumentParser()
+            module = importlib.import_module(f'nova_k8s.cmd.{name}')
+            added = module.add_parser(parser.add_subparsers())
+            if name != 'config':
+                text = added.format_help()
+                self.assertIn('--config-dir', text, name)
+                self.assertIn('--config-file', text, name)
+
+
+class LoadTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(CONF.reset)
+        self.addCleanup(CONF.clear)
+
+    def configure(self, *args, command=report, **environ):
+        parser = argparse.ArgumentParser()
+        command.add_parser(parser.add_subparsers())
+        with mock.patch.dict(os.environ, environ):
+            command.configure(parser.parse_args(['report', *args]))
+
+    def test_config_run(self):
+        """As in the container of a service, which has no nova.conf."""
+        written = folder.Folder(self.folder() + '/config')
+        found = [
+            documents.Document('ConfigMap a/b', 'nova.conf',
+                               '[DEFAULT]\nreserved_host_memory_mb = 7\n'),
+            documents.Document('Secret a/b', 'x.conf',
+                               '[kubernetes]\ncontainer = x\n', True)]
+        written.start(found, ['nova-compute', '--debug', '--config-dir',
+                              '{config_dir}'])
+        self.configure(**{files.RUN_DIR: written.path})
+        self.assertEqual((7, 'x'), (CONF.reserved_host_memory_mb,
+                                    CONF.kubernetes.container))
+        self.configure('--config-dir', written.config_dir)
+        self.assertEqual(7, CONF.reserved_host_memory_mb)
+        # Who looks at a manifest looks at nothing else.
+        self.configure('--manifest', '/m', **{files.RUN_DIR: written.path})
+        self.assertEqual((512, None), (CONF.reserved_host_memory_mb,
+                                       CONF.kubernetes.container))
+        self.configure('--manifest', '/m', '--config-dir', written.config_dir)
+        self.assertEqual(7, CONF.reserved_host_memory_mb)
+
+    def test_no_such_folder(self):
+        self.assertIn('/none/x', str(self.assertRaises(
+            errors.Refused, self.configure, '--config-dir', '/none/x')))
+
+    def test_a_source_that_cannot_be_read_ends_no_process(self):
+        exc = self.assertRaises(
+            errors.Refused, self.configure, OS_DEFAULT__CONFIG_SOURCE='c',
+            OS_C__DRIVER='kubernetes', OS_C__NAMESPACE='n')
+        self.assertIn('[c] neither config_maps nor secrets is set', str(exc))
+
+    def test_its_exit_status_is_that_of_a_failure(self):
+        # That of 1 says of a drain that guests are left.
+        err = io.StringIO()
+        with contextlib.redirect_stderr(err), mock.patch.dict(
+                os.environ, OS_DEFAULT__CONFIG_SOURCE='c',
+                OS_C__DRIVER='kubernetes', OS_C__NAMESPACE='n'):
+            self.assertEqual(2, main.main(
+                ['drain', '--host', 'compute1']))
+        self.assertIn('does not start: [c] ', err.getvalue())
+
+    def test_what_python_says_of_a_file(self):
+        path = self.folder()
+        self.assertEqual(
+            f'--config-file {path}: Is a directory', str(self.assertRaises(
+                errors.Refused, self.configure, '--config-file', path)))
