@@ -76,12 +76,17 @@ class Follower:
         from nova_k8s.util import worker
 
         self._not_yet = watch.NOT_YET
+        # A watch asks its server now and then whether it answers: who sells
+        # what a limit allows has to know within seconds. Here, nothing is lost
+        # while it hangs, and all compute nodes asking that often is a load:
+        # the bookmarks that the server sends each minute suffice.
+        patience = max(self._timeout, watch.SILENCE)
         self._worker = worker.Worker('nova-k8s-config', self.step,
                                      self._watch, settle=SETTLE)
         self._watches = [
             watch.Watch(self._connect, api.path(kind, self._objects.namespace),
                         documents.origin(kind, self._objects.namespace, name),
-                        self._worker.wake, self._timeout,
+                        self._worker.wake, patience,
                         field_selector=f'metadata.name={name}')
             for kind, name in self._objects]
         self._current = self._folder.read(folder.CURRENT)
