@@ -58,14 +58,15 @@ def run(command, objects, kubeconfig=None, timeout=10, directory=None,
     kept = kubernetes_driver.cache_of(
         cache_dir, f'{program}-run', objects.namespace, objects.config_maps,
         objects.secrets, cache_secrets)
-    found = cache.read(kept, ask, objects.secrets)
     with tempfile.TemporaryDirectory(prefix='nova-k8s-') as temporary:
-        written = folder.Folder(directory or temporary)
-        command = command_line.with_place(command)
-        written.start(found, command)
-        service = supervisor.Supervisor(
-            command_line.filled_in(command, written.config_dir))
-        service.start()
+        with supervisor.ended_by_signals():
+            found = cache.read(kept, ask, objects.secrets)
+            written = folder.Folder(directory or temporary)
+            command = command_line.with_place(command)
+            written.start(found, command)
+            service = supervisor.Supervisor(
+                command_line.filled_in(command, written.config_dir))
+            service.start()
         connect = functools.partial(_connect, kubeconfig)
         restarts = Restarts(written, program, connect, timeout, objects)
         # In a thread of its own: it takes seconds, and the next change must

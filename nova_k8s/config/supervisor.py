@@ -20,6 +20,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 import threading
 
 from oslo_log import log as logging
@@ -35,6 +36,9 @@ _PASSED_ON = {
     signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGWINCH,
     signal.SIGCONT}
 
+# Of these, what is to end a process that does not handle them.
+_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+
 # Python ignores these, and what is ignored stays so in a new program.
 _DEFAULTS = {signal.SIGPIPE, signal.SIGXFSZ}
 
@@ -45,6 +49,23 @@ _LOOK = 0.1
 PATIENCE = 60
 
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+@contextlib.contextmanager
+def ended_by_signals():
+    """Have signals end this process, also where it is the first one.
+
+    There, one that nobody handles is lost: whoever wants the container to end
+    before the service has started would wait for nothing.
+    """
+    def end(number, _frame):
+        sys.exit(128 + number)
+    before = {each: signal.signal(each, end) for each in _ENDING}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 class Supervisor:
