@@ -105,10 +105,10 @@ class Reader:
                 timeout=self._timeout)
         except (requests.ConnectionError, requests.Timeout) as exc:
             raise errors.Unreachable(
-                f'{what}: API server {self._host}: {_reason(exc)}') from None
+                f'{what}: API server {self._shown}: {_reason(exc)}') from None
         except (requests.RequestException, ValueError, OSError) as exc:
             raise errors.Refused(
-                f'{what}: API server {self._host}: '
+                f'{what}: API server {self._shown}: '
                 f'{type(exc).__name__}') from exc
         if answer.status_code == 429 or answer.status_code >= 500:
             raise errors.Unreachable(f'{what}: {self._said(answer)}')
@@ -126,7 +126,7 @@ class Reader:
             message = ' '.join(answer.json()['message'].split())
         except (ValueError, KeyError, TypeError, AttributeError):
             message = answer.reason
-        return f'API server {self._host}: {answer.status_code}: {message}'
+        return f'API server {self._shown}: {answer.status_code}: {message}'
 
     def _take_service_account(self):
         try:
@@ -143,7 +143,7 @@ class Reader:
                 f'{exc.strerror}); set kubeconfig') from None
         if ':' in host:
             host = f'[{host}]'
-        self._host = f'https://{host}:{port}'
+        self._host = self._shown = f'https://{host}:{port}'
         self._session.verify = os.path.join(_SERVICE_ACCOUNT, 'ca.crt')
         self._session.headers['Authorization'] = f'Bearer {token}'
 
@@ -155,6 +155,7 @@ class Reader:
             raise errors.Refused(
                 f'kubeconfig {path}: {" ".join(str(exc).split())}') from None
         self._host = found.host
+        self._shown = client.shown(found.host)
         self._session.verify = found.verify_ssl and (found.ssl_ca_cert or True)
         if found.cert_file:
             self._session.cert = (found.cert_file, found.key_file)

@@ -76,9 +76,12 @@ class EtcdDriver(source.Driver):
         import etcd3gw
         from etcd3gw import exceptions
         import requests
-        place = f'etcd {options.endpoint}'
+        url = parse.urlsplit(options.endpoint)
+        # Nobody is to see a password there, which is not used either.
+        url = url._replace(netloc=url.netloc.rpartition('@')[2])
+        place = f'etcd {url.geturl()}'
         try:
-            found = _client(etcd3gw, options).get_prefix(
+            found = _client(etcd3gw, url, options).get_prefix(
                 prefix, sort_order='ascend', sort_target='key')
         except exceptions.Etcd3Exception as exc:
             detail = getattr(exc, 'detail_text', None) or str(exc)
@@ -96,8 +99,7 @@ class EtcdDriver(source.Driver):
              for value, metadata in found])
 
 
-def _client(etcd3gw, options):
-    url = parse.urlsplit(options.endpoint)
+def _client(etcd3gw, url, options):
     client = etcd3gw.client(
         host=url.hostname, port=url.port or 2379, protocol=url.scheme,
         ca_cert=options.ca_file, cert_cert=options.cert_file,
