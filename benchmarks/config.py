@@ -16,11 +16,14 @@ The start of nova-compute up to where its options are loaded, in a process of
 its own each time; then a real nova-compute under `nova-k8s config run`.
 """
 
+import concurrent.futures
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 import etcd3gw
@@ -34,9 +37,14 @@ from tests.functional import test_config_run
 STARTS = benchmarks.times(7, 2)
 CHANGES = benchmarks.times(30, 3)
 
-# Seconds for which `config run` is watched while nothing changes. A watch
-# lasts a minute, and then the objects are listed anew.
-IDLE = benchmarks.times(60, 5)
+# Seconds for which `config run` is watched while nothing changes. Each minute
+# the server sends a bookmark.
+IDLE = benchmarks.times(120, 5)
+
+# Compute nodes, each with a ConfigMap of its own beside those of all.
+NODES = benchmarks.times((1, 5000), (1, 20))
+
+WRITERS = 4
 
 # As many options as a nova.conf of a deployment has.
 OPTIONS = 100
@@ -140,7 +148,7 @@ class Start(test_config_drivers.TestCase):
                    '%.1f' % (size / 2 ** 20), 'MiB')
 
 
-class Change(test_config_run.NovaComputeTest):
+class Change(test_config_run.NovaComputeTestCase):
 
     _found = None
 
@@ -171,7 +179,62 @@ class Change(test_config_run.NovaComputeTest):
              % (memory / 2 ** 20), 'MiB')]
 
 
+class Cluster(test_config_run.TestCase):
+    """One of many nodes, while the ConfigMaps of all others change."""
+
+    _found = None
+
+    def runTest(self):
+        self.create({'nova.conf': '[DEFAULT]\nhost = a\n'},
+                    {'x.conf': '[DEFAULT]\ntransport_url = b\n'})
+        proxy = self.useFixture(fault_proxy.FaultProxy(self.plane))
+        self.run_service('sh', '-c', 'echo started; exec sleep 1d',
+                         proxy=proxy)
+        self.wait_for_line('started')
+        self._found, names = [], []
+        with concurrent.futures.ThreadPoolExecutor(WRITERS) as pool:
+            for nodes in NODES:
+                new = [f'{test_config_run.CONFIG_MAP}-{i}' for i
+                       in range(len(names) + 1, nodes)]
+                list(pool.map(self.add, new))
+                names += new
+                # What comes at first is the price of a start.
+                time.sleep(5)
+                received, written = self.measure(proxy, names, pool)
+                self._found += [
+                    (f'nova-k8s config run, one of {nodes} nodes: it '
+                     f'receives, with TLS', '%.0f' % received, 'bytes/s'),
+                    (f'nova-k8s config run, one of {nodes} nodes: changes of '
+                     f'the others', '%.1f' % written, '/s')]
+
+    def add(self, name):
+        self.plane.core.create_namespaced_config_map(self.namespace, {
+            'metadata': {'name': name}, 'data': {'DEFAULT.host': name}})
+
+    def measure(self, proxy, names, pool):
+        """Return (bytes received, changes of others), each in a second."""
+        stop, turns = threading.Event(), itertools.count()
+        written = []
+
+        def write():
+            while names and not stop.is_set():
+                turn = next(turns)
+                self.plane.core.patch_namespaced_config_map(
+                    names[turn % len(names)], self.namespace,
+                    {'data': {'DEFAULT.debug': str(turn)}})
+                written.append(turn)
+        writers = [pool.submit(write) for _ in range(WRITERS)]
+        begin, before = time.monotonic(), proxy.bytes_to_client
+        time.sleep(IDLE)
+        received = proxy.bytes_to_client - before
+        seconds = time.monotonic() - begin
+        stop.set()
+        for each in writers:
+            each.result()
+        return received / seconds, len(written) / seconds
+
+
 def rows():
-    for case in (Start(), Change()):
+    for case in (Start(), Change(), Cluster()):
         case.debug()
         yield from case._found
