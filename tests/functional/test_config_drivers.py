@@ -29,7 +29,9 @@ from oslo_config import cfg
 import testtools
 import yaml
 
+from nova_k8s.config import api
 from nova_k8s.config import definitions
+from nova_k8s.config import folder
 from tests.functional import certificates
 from tests.functional import cluster
 from tests.functional import control_plane
@@ -124,13 +126,45 @@ class PrecedenceTest(TestCase):
             first=self.kubernetes('a'), second=secret).host)
         path = os.path.join(self.directory, 'nova.conf')
         with open(path, 'w') as out:
-            out.write('[DEFAULT]\nhost = file\n')
+            out.write('[DEFAULT]\nhost = file\npci = 4\npci = 5\n')
         args = ['--config-file', path]
         self.assertEqual('file', self.load(args, cluster=secret).host)
-        conf = self.load(args, cluster=secret)
+        # Also of several values, those of one way to set them.
+        self.assertEqual(['4', '5'], self.load(args, cluster=secret).pci)
+        self.assertEqual(['1'], self.load(
+            first=self.kubernetes('a'), second=secret).pci)
+        opts = [cfg.StrOpt('host'), cfg.IntOpt('workers', default=4)]
         with mock.patch.dict(os.environ, OS_DEFAULT__HOST='environment'):
+            conf = self.load(args, opts=opts, cluster=secret)
             self.assertEqual('environment', conf.host)
-        self.assertEqual(4, conf.workers)
+            cli = cfg.ConfigOpts()
+            cli.register_cli_opts(opts)
+            with mock.patch.object(cfg, 'ConfigOpts', lambda: cli):
+                conf = self.load(['--host', 'command line', *args], (),
+                                 cluster=secret)
+            self.assertEqual(('command line', 4), (conf.host, conf.workers))
+
+    def test_files_that_config_run_writes(self):
+        """Among themselves they are as a source's."""
+        self.create('a', **{'z.conf': '[DEFAULT]\nhost = a\npci = 1\n'})
+        self.create('b', **{'1.conf': '[DEFAULT]\nhost = b1\npci = 2\n',
+                            '2.conf': '[DEFAULT]\nhost = b2\ndebug = 1\n',
+                            'DEFAULT.host': 'option'})
+        self.create('s', secret=True, **{'x.conf': '[DEFAULT]\nhost = s\n'})
+        written = folder.Folder(os.path.join(self.directory, 'written'))
+        for config_maps, secrets, host in (
+                (['a', 'b'], [], 'option'), (['b', 'a'], [], 'a'),
+                (['a', 'b'], ['s'], 's'), (['b'], ['s'], 's')):
+            with api.Reader(self.plane.admin_kubeconfig, 10) as reader:
+                written.start(reader.documents(self.namespace, config_maps,
+                                               secrets))
+            of_files = self.load(['--config-dir', written.config_dir])
+            of_source = self.load(cluster=self.kubernetes(
+                *config_maps, secrets=','.join(secrets)))
+            self.assertEqual(host, of_files.host)
+            for option in OPTIONS:
+                self.assertEqual(of_source[option.dest],
+                                 of_files[option.dest])
 
 
 class RightsTest(TestCase):
@@ -244,6 +278,10 @@ class StartTest(TestCase):
         self.assertRegex(
             logs.output[0], f'The configuration is that of 20.*Z: ConfigMap '
             f'{self.namespace}/nova: API server {self.proxy.url}: ')
+        # Logging is not yet set up when a service starts.
+        done = self.start(self.cached())
+        self.assertEqual('started\n', done.stdout)
+        self.assertRegex(done.stderr, 'The configuration is that of 20.*Z: ')
         # Of other objects nothing is known.
         self.refusal(cluster={**self.cached(), 'config_maps': 'other'})
         os.chmod(path, 0o644)
@@ -270,6 +308,21 @@ class StartTest(TestCase):
         self.plane.core.delete_namespaced_config_map('nova', self.namespace)
         self.assertIn('404: configmaps "nova" not found',
                       self.refusal(cluster=self.cached()))
+
+    def test_one_request_for_each_object(self):
+        self.create('more', **{f'DEFAULT.option_{i}': 'x' for i in range(50)})
+        proxy = self.useFixture(fault_proxy.FaultProxy(self.plane, tls=True))
+        conf = self.load(cluster=self.source(
+            'nova', 'more', secrets='cred', kubeconfig=self.compute.kubeconfig(
+                proxy)))
+        for option in OPTIONS:
+            conf[option.dest]
+        path = f'/api/v1/namespaces/{self.namespace}'
+        self.assertEqual(
+            [('GET', f'{path}/configmaps/nova'),
+             ('GET', f'{path}/configmaps/more'),
+             ('GET', f'{path}/secrets/cred')],
+            [tuple(each) for each in proxy.requests])
 
     def test_not_required(self):
         with self.assertLogs('nova_k8s.config.source', 'WARNING') as logs:
@@ -349,19 +402,23 @@ class StartTest(TestCase):
 
     def test_a_program_ends_with_one_line(self):
         self.proxy.cut()
-        done = subprocess.run(
-            [sys.executable, '-c',
-             'from oslo_config import cfg; cfg.CONF([], project="nova", '
-             'prog="nova-compute"); print("started", cfg.CONF.config_source)'],
-            text=True, capture_output=True, env={
-                **test_config_run.ENVIRONMENT,
-                'OS_DEFAULT__CONFIG_SOURCE': 'cluster',
-                **{f'OS_CLUSTER__{name.upper()}': str(value) for name, value
-                   in self.source('nova').items()}})
+        done = self.start(self.source('nova'))
         self.assertEqual((1, ''), (done.returncode, done.stdout))
         self.assertTrue(done.stderr.startswith(
             'nova-compute does not start: [cluster] '), done.stderr)
         self.assertEqual(1, len(done.stderr.splitlines()))
+
+    def start(self, source):
+        """Start a program that does nothing but load its options."""
+        return subprocess.run(
+            [sys.executable, '-c',
+             'from oslo_config import cfg; cfg.CONF([], project="nova", '
+             'prog="nova-compute"); cfg.CONF.config_source; print("started")'],
+            text=True, capture_output=True, env={
+                **test_config_run.ENVIRONMENT,
+                'OS_DEFAULT__CONFIG_SOURCE': 'cluster',
+                **{f'OS_CLUSTER__{name.upper()}': str(value)
+                   for name, value in source.items()}})
 
 
 class Etcd(fixtures.Fixture):
@@ -447,7 +504,8 @@ class EtcdTest(TestCase):
                     'DEFAULT/pci/0': 'x', 'DEFAULT/pci/1': 'y'})
         # Another's.
         self.etcd.put(f'{self.prefix}-other/DEFAULT/debug', 'true')
-        conf = self.load(etcd=self.source())
+        conf = self.load(etcd=self.source(endpoint=self.plane.etcd_url.replace(
+            '//', '//user:very-secret@')))
         self.assertEqual(('a7', 7, ['x', 'y'], None),
                          (conf.host, conf.workers, conf.pci, conf.debug))
         self.assertEqual(
@@ -494,21 +552,32 @@ class OptionListsTest(TestCase):
     """Every option of a service is the same from a file and the cluster."""
 
     def test_nova(self):
-        self._test('nova-compute', 600)
+        self._test('nova-compute', 600, ('libvirt', 'virt_type'),
+                   ('kubernetes', 'container'))
 
     def test_placement(self):
-        self._test('placement-manage', 100)
+        self._test('placement-manage', 100,
+                   ('placement_database', 'sync_on_startup'))
 
-    def _test(self, program, at_least):
+    def test_glance(self):
+        self._test('glance-api', 400, ('DEFAULT', 'image_size_cap'),
+                   ('glance_store', 'default_store'))
+
+    def _test(self, program, at_least, *some):
         known = definitions.for_service(program)
-        text, count = sample(known)
-        self.assertGreater(count, at_least)
+        # A list that cannot be loaded is left out.
+        self.assertEqual([], [each for each in some if not known.find(*each)])
+        text, _ = sample(known)
         path = os.path.join(self.directory, 'all.conf')
         with open(path, 'w') as out:
             out.write(text)
         self.create('all', **{'all.conf': text})
         # Registering an option leaves marks in it.
         with_file = self._values(program, ['--config-file', path], {})
+        default = self._values(program, [], {})
+        self.assertGreater(len([
+            each for each in default if with_file[each] != default[each]]),
+            at_least)
         self.assertEqual(with_file, self._values(
             program, [], {'cluster': self.kubernetes('all')}))
         prefix = f'/{control_plane.unique("all")}'
@@ -603,8 +672,7 @@ class CommandsTest(TestCase):
         self.plane.kubectl('apply', '-f', '-', stdin=done.stdout)
 
         environ = self.environ(cache_dir=self.directory)
-        shown = self.nova_k8s('show', '--config-dir', self.directory + '/no',
-                              **environ)
+        shown = self.nova_k8s('show', **environ)
         self.assertNotIn('very-secret', shown.stdout)
         for line in ('transport_url = ****  # Secret '
                      f'{self.namespace}/nova-credentials, key nova.conf',
@@ -628,11 +696,55 @@ class CommandsTest(TestCase):
                              default_config_files=[])
         self.assertEqual('', self.nova_k8s('diff', **environ).stdout)
         self.plane.core.patch_namespaced_config_map(
-            'nova', self.namespace, {'data': {'DEFAULT.my_ip': '10.0.0.3'}})
+            'nova', self.namespace, {'data': {
+                'DEFAULT.reserved_host_disk_mb': '7',
+                # Which a Secret wins over.
+                'DEFAULT.transport_url': 'fake:/'}})
         done = self.nova_k8s('diff', '--format', 'json', **environ)
         self.assertEqual([{
-            'group': 'DEFAULT', 'name': 'my_ip', 'old': '10.0.0.1',
-            'new': '10.0.0.3', 'restart': True, 'where':
-                f'ConfigMap {self.namespace}/nova, key DEFAULT.my_ip'}],
+            'group': 'DEFAULT', 'name': 'reserved_host_disk_mb', 'old': 0,
+            'new': 7, 'restart': True, 'where': f'ConfigMap {self.namespace}/'
+            f'nova, key DEFAULT.reserved_host_disk_mb'}],
             json.loads(done.stdout))
         self.assertIn('Secrets are not compared', done.stderr)
+        # Nothing changes where something else wins.
+        self.assertEqual('', self.nova_k8s(
+            'diff', OS_DEFAULT__RESERVED_HOST_DISK_MB='0', **environ).stdout)
+
+    def test_what_nobody_knows(self):
+        self.create('nova', **{'nonsense.x': 'very-secret'})
+        self.create('nova-credentials', secret=True, **{'DEFAULT.host': 'a'})
+        shown = self.nova_k8s('show', **self.environ()).stdout
+        self.assertIn(f'[nonsense]\nx = ****  # ConfigMap {self.namespace}/'
+                      f'nova, key nonsense.x; no option of the service\n',
+                      shown)
+        self.assertNotIn('[cluster]', shown)
+        self.assertNotIn('very-secret', shown)
+
+    def test_report_with_a_source(self):
+        """As in a pod whose nova-compute has config_source."""
+        self.create('nova', **{
+            'kubernetes.limits_from': 'manifest',
+            'kubernetes.manifest': os.path.join(self.directory, 'pod.yaml')})
+        self.create('nova-credentials', secret=True, **{
+            'DEFAULT.reserved_host_memory_mb': '700'})
+        with open(os.path.join(self.directory, 'pod.yaml'), 'w') as out:
+            out.write(test_config_run.POD)
+        environ = {**test_config_run.ENVIRONMENT, **self.environ(
+            cache_dir=self.directory + '/cache')}
+        report = [sys.executable, '-m', 'nova_k8s.cmd.main', 'report',
+                  '--machine', 'cpus=8,memory=16Gi', '--format', 'json']
+        done = subprocess.run(report, text=True, capture_output=True,
+                              timeout=120, env=environ)
+        self.assertEqual(0, done.returncode, done.stderr)
+        memory = json.loads(done.stdout)['inventory']['MEMORY_MB']
+        self.assertEqual((4096, 700), (memory['total'], memory['reserved']))
+        # Whoever looks keeps nothing.
+        self.assertFalse(os.path.exists(self.directory + '/cache'))
+        self.plane.core.delete_namespaced_config_map('nova', self.namespace)
+        done = subprocess.run(report, text=True, capture_output=True,
+                              timeout=120, env=environ)
+        self.assertEqual((1, ''), (done.returncode, done.stdout))
+        self.assertIn(f'[cluster] ConfigMap {self.namespace}/nova: ',
+                      done.stderr)
+        self.assertEqual(1, len(done.stderr.splitlines()), done.stderr)

@@ -12,8 +12,11 @@
 
 """A real nova-compute whose configuration is followed in a real cluster."""
 
+import json
 import os
+import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -22,6 +25,7 @@ import fixtures
 import testtools
 from testtools import content
 
+from nova_k8s.cmd import files
 from tests.functional import cluster
 from tests.functional import fault_proxy
 from tests.functional import test_control_plane
@@ -110,13 +114,17 @@ class TestCase(testtools.TestCase):
         self.plane.core.patch_namespaced_config_map(
             CONFIG_MAP, self.namespace, {'data': data})
 
-    def run_service(self, *command, proxy=None, options=()):
-        """Start a command under nova-k8s config run."""
+    def run_service(self, *command, proxy=None, options=(), within=()):
+        """Start a command under nova-k8s config run.
+
+        :param within: another command, which starts that
+        """
         self.log = os.path.join(self.directory, 'log')
         self.written = os.path.join(self.directory, 'written')
         with open(self.log, 'wb') as log:
             process = subprocess.Popen(
-                [sys.executable, '-m', 'nova_k8s.cmd.main', 'config', 'run',
+                [*within,
+                 sys.executable, '-m', 'nova_k8s.cmd.main', 'config', 'run',
                  '--config-map', CONFIG_MAP, '--secret', SECRET,
                  '--namespace', self.namespace, '--timeout', '2',
                  '--kubeconfig', self.compute.kubeconfig(proxy),
@@ -154,14 +162,18 @@ class TestCase(testtools.TestCase):
         return wait_for(found, 120)
 
 
-class NovaComputeTest(TestCase):
+class NovaComputeTestCase(TestCase):
+    """A real nova-compute under config run, behind a proxy."""
+
+    # Of the ConfigMap.
+    more = {}
 
     def setUp(self):
         super().setUp()
         with open(os.path.join(self.directory, 'pod.yaml'), 'w') as out:
             out.write(POD)
         values = {'directory': self.directory, 'node': self.compute.node}
-        self.create({'nova.conf': NOVA_CONF.format(**values)},
+        self.create({'nova.conf': NOVA_CONF.format(**values), **self.more},
                     {'credentials.conf': CREDENTIALS.format(**values)})
         self.proxy = self.useFixture(fault_proxy.FaultProxy(self.plane))
         self.process = self.run_service(
@@ -172,10 +184,15 @@ class NovaComputeTest(TestCase):
     def set_debug(self, value):
         self.patch_config_map(**{'DEFAULT.debug': value})
 
+
+class NovaComputeTest(NovaComputeTestCase):
+
     def test_it_follows(self):
         # As `kubectl edit` does.
         self.set_debug('true')
         self.wait_for_line('DEFAULT.debug changed from [None] to [true]')
+        self.assertLess(min(self.seconds_to_the_log(value) for value
+                            in ('false', 'true', 'false', 'true')), 2)
 
         # What Nova cannot change while it runs.
         self.patch_config_map(**{'compute.max_concurrent_disk_ops': '3',
@@ -206,6 +223,14 @@ class NovaComputeTest(TestCase):
         self.assertEqual(1, self.said().count('A restart of'))
         self.assertNotIn('very-secret', self.said())
 
+    def seconds_to_the_log(self, value):
+        """Return how long a change takes, on a machine that may be busy."""
+        begin = time.monotonic()
+        self.set_debug(value)
+        self.wait_for_line('DEFAULT.debug changed from', f'to [{value}]',
+                           times=1 + self.said().count(f'to [{value}]'))
+        return time.monotonic() - begin
+
     def test_it_survives_an_outage(self):
         self.proxy.cut()
         self.set_debug('true')
@@ -215,6 +240,67 @@ class NovaComputeTest(TestCase):
         self.assertNotIn('DEFAULT.debug changed', self.said())
         self.proxy.restore()
         self.wait_for_line('DEFAULT.debug changed from [None] to [true]')
+
+
+class CommandsTest(NovaComputeTestCase):
+    """What is run beside nova-compute, as with kubectl exec."""
+
+    # It logs all of its options then.
+    more = {'DEFAULT.debug': 'true', 'DEFAULT.reserved_host_cpus': '1',
+            'compute.max_concurrent_disk_ops': '3'}
+
+    # Beside Nova's own, what its script registers, and what the files are for.
+    ELSEWHERE = {'config_dir', 'config_file', 'config_source'}
+
+    def nova_k8s(self, *command):
+        return self.python('-m', 'nova_k8s.cmd.main', *command)
+
+    def python(self, *arguments):
+        done = subprocess.run(
+            [sys.executable, *arguments], stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=120,
+            env={**ENVIRONMENT, files.RUN_DIR: self.written})
+        self.assertEqual(0, done.returncode, done.stderr)
+        return done.stdout
+
+    def options(self, text):
+        """Return {option: value} of what log_opt_values has logged."""
+        return dict(re.findall(
+            r'([a-z_][\w.-]*) += (.*) log_opt_values ', text))
+
+    def test_they_see_its_options(self):
+        told = self.options(self.said())
+        seen = self.options(self.python('-c', (
+            'import argparse, logging, sys\n'
+            'from nova_k8s.cmd import report\n'
+            'parser = argparse.ArgumentParser()\n'
+            'report.add_parser(parser.add_subparsers())\n'
+            'report.configure(parser.parse_args(["report"]))\n'
+            'logging.basicConfig(stream=sys.stdout, level=logging.DEBUG,\n'
+            '                    format="%(message)s %(funcName)s ")\n'
+            'report.CONF.log_opt_values(logging.getLogger(), '
+            'logging.DEBUG)')))
+        both = told.keys() & seen.keys() - self.ELSEWHERE
+        self.assertGreater(len(both), 500)
+        self.assertEqual({name: told[name] for name in both},
+                         {name: seen[name] for name in both})
+        self.assertEqual(('1', '3', self.compute.node), (
+            seen['reserved_host_cpus'],
+            seen['compute.max_concurrent_disk_ops'], seen['host']))
+
+        result = json.loads(self.nova_k8s(
+            'report', '--machine', 'cpus=8,memory=16Gi', '--format', 'json'))
+        # Of [kubernetes] and of Nova: where limits are, and what is reserved.
+        self.assertEqual({'VCPU': (2, 1), 'MEMORY_MB': (4096, 512)}, {
+            name: (each['total'], each['reserved'])
+            for name, each in result['inventory'].items()
+            if name != 'DISK_GB'})
+        shown = self.nova_k8s('config', 'show')
+        self.assertIn(
+            f'reserved_host_cpus = 1  # ConfigMap {self.namespace}/'
+            f'{CONFIG_MAP}, key DEFAULT.reserved_host_cpus\n', shown)
+        self.assertNotIn('very-secret', shown)
+        self.assertEqual('', self.nova_k8s('config', 'diff'))
 
 
 class SupervisorTest(TestCase):
@@ -248,6 +334,54 @@ class SupervisorTest(TestCase):
         self.assertIn(f'404: secrets "{SECRET}" not found', self.said())
         self.assertNotIn('started', self.said())
 
+    def test_a_start_while_the_api_server_is_away(self):
+        proxy = self.useFixture(fault_proxy.FaultProxy(self.plane))
+        cache = os.path.join(self.directory, 'cache')
+        path = os.path.join(cache, 'nova-compute-run.json')
+
+        def run(*options):
+            return self.run_service('sh', '-c', 'cat "$2"/*.conf', 'x',
+                                    proxy=proxy, options=options).wait(60)
+        self.assertEqual(0, run('--cache-dir', cache))
+        self.assertEqual(0o600, stat.S_IMODE(os.stat(path).st_mode))
+        self.assertEqual(['nova.conf'], self.kept(path))
+        proxy.cut()
+        # Half of a configuration is none.
+        self.assertEqual(1, run('--cache-dir', cache))
+        self.assertIn('cache_secrets', self.said())
+        self.assertEqual(1, run())
+        self.assertIn(f'nova-k8s: ConfigMap {self.namespace}/{CONFIG_MAP}: '
+                      f'API server {proxy.url}: ', self.said())
+        self.assertEqual(1, len(self.said().splitlines()))
+
+        proxy.restore()
+        both = '--cache-dir', cache, '--cache-secrets'
+        self.assertEqual(0, run(*both))
+        self.assertEqual(['nova.conf', 'x.conf'], self.kept(path))
+        self.assertEqual(0o600, stat.S_IMODE(os.stat(path).st_mode))
+        proxy.cut()
+        self.assertEqual(0, run(*both))
+        said = self.said().splitlines()
+        self.assertIn(' WARNING ', said[0])
+        self.assertRegex(said[0], 'The configuration is that of 20.*Z: ')
+        self.assertEqual(['[DEFAULT]', 'host = a', '[DEFAULT]',
+                          'transport_url = b'], said[1:])
+
+    def test_what_has_changed_is_kept(self):
+        cache = os.path.join(self.directory, 'cache')
+        path = os.path.join(cache, 'nova-compute-run.json')
+        self.run_service(
+            'sh', '-c', 'trap "echo changed" HUP; echo ready; '
+            'while :; do sleep 0.1; done', options=['--cache-dir', cache])
+        self.wait_for_line('ready')
+        self.patch_config_map(**{'DEFAULT.host': 'b'})
+        self.wait_for_line('changed')
+        wait_for(lambda: '{group}.{option}' in self.kept(path))
+
+    def kept(self, path):
+        with open(path) as kept:
+            return [each['key'] for each in json.load(kept)['documents']]
+
     def test_the_arguments(self):
         self.assertEqual(0, self.run_service(
             'sh', '-c', 'ls "$2"; cat "$2"/*.conf', 'x').wait(60))
@@ -280,8 +414,7 @@ class SupervisorTest(TestCase):
             process.send_signal(number)
             self.wait_for_line(f'got {number}')
         # The program starts with none of them blocked, nor ignored.
-        with open(f'/proc/{process.pid}/task/{process.pid}/children') as f:
-            child = f.read().split()[0]
+        child, = self.children(process.pid)
         with open(f'/proc/{child}/status') as f:
             masks = dict(line.split() for line in f
                          if line.startswith(('SigBlk', 'SigIgn')))
@@ -289,8 +422,42 @@ class SupervisorTest(TestCase):
         # Python itself ignores these two; glibc keeps some above 31.
         self.assertEqual(1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1,
                          int(masks['SigIgn:'], 16) & 0x7fffffff)
-        os.kill(int(child), signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
         self.assertEqual(128 + 9, process.wait(60))
+
+    def children(self, pid):
+        with open(f'/proc/{pid}/task/{pid}/children') as f:
+            return [int(each) for each in f.read().split()]
+
+    def test_the_first_process(self):
+        """In a PID namespace, where the kernel keeps from it what it can."""
+        process = self.run_service(
+            'sh', '-c', '(sleep 0.1 & echo orphan $!); '
+            'trap "echo got; exit 3" TERM; echo ready $PPID; '
+            'while :; do sleep 0.1; done',
+            within=['unshare', '--user', '--map-root-user', '--pid', '--fork',
+                    '--mount-proc'])
+        line, = self.wait_for_line('ready')
+        self.assertEqual('ready 1', line)
+        first, = self.children(process.pid)
+        wait_for(lambda: len(self.children(first)) == 1)
+        os.kill(first, signal.SIGTERM)
+        self.wait_for_line('got')
+        self.assertEqual(3, process.wait(60))
+
+    def test_a_signal_before_the_service_has_started(self):
+        proxy = self.useFixture(fault_proxy.FaultProxy(self.plane))
+        proxy.stall()
+        process = self.run_service(
+            'echo', 'started', proxy=proxy, options=['--timeout', '300'],
+            within=['unshare', '--user', '--map-root-user', '--pid', '--fork',
+                    '--mount-proc'])
+        # It has asked, and waits.
+        wait_for(lambda: proxy.open_connections)
+        first, = self.children(process.pid)
+        os.kill(first, signal.SIGTERM)
+        self.assertEqual(128 + signal.SIGTERM, process.wait(60))
+        self.assertEqual('', self.said())
 
     def test_it_collects_what_is_left_behind(self):
         # A grandchild whose parent has ended, which ends as well.
