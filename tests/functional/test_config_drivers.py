@@ -137,12 +137,21 @@ class PrecedenceTest(TestCase):
         with mock.patch.dict(os.environ, OS_DEFAULT__HOST='environment'):
             conf = self.load(args, opts=opts, cluster=secret)
             self.assertEqual('environment', conf.host)
-            cli = cfg.ConfigOpts()
-            cli.register_cli_opts(opts)
-            with mock.patch.object(cfg, 'ConfigOpts', lambda: cli):
-                conf = self.load(['--host', 'command line', *args], (),
-                                 cluster=secret)
+            named = ['--host', 'command line']
+            self.assertEqual('command line', self.load_cli(
+                opts, [*args, *named], cluster=secret).host)
+            conf = self.load_cli(opts, named, cluster=secret)
             self.assertEqual(('command line', 4), (conf.host, conf.workers))
+        # The one exception: a file that is named after it.
+        self.assertEqual('file', self.load_cli(
+            opts, [*named, *args], cluster=secret).host)
+
+    def load_cli(self, opts, args, **sources):
+        """Load a configuration whose options are on its command line, too."""
+        conf = cfg.ConfigOpts()
+        conf.register_cli_opts(opts)
+        with mock.patch.object(cfg, 'ConfigOpts', lambda: conf):
+            return self.load(args, (), **sources)
 
     def test_files_that_config_run_writes(self):
         """Among themselves they are as a source's."""
