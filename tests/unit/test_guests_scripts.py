@@ -15,6 +15,7 @@
 What the kernel and the kubelet make of it: tests/node.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -65,18 +66,26 @@ class HolderTest(ScriptTestCase):
 
     def start(self):
         process = subprocess.Popen(
-            ['/bin/sh', str(BASE / 'guests.sh')], stderr=subprocess.PIPE,
-            text=True, env={**os.environ, 'NODE_CGROUP': str(self.tree),
-                            'POD_UID': UID, 'INTERVAL': '0.05'})
+            ['/bin/sh', str(BASE / 'guests.sh')], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+            env={**os.environ, 'NODE_CGROUP': str(self.tree),
+                 'POD_UID': UID, 'INTERVAL': '0.05'})
         self.addCleanup(process.stderr.close)
         self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
+        self.addCleanup(self._end, process)
         # Until it has its trap, a signal would end it.
         deadline = time.monotonic() + 20
         while not self._catches(process.pid, signal.SIGTERM):
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.01)
         return process
+
+    @staticmethod
+    def _end(process):
+        # And what it waits for, which would outlive it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
     @staticmethod
     def _catches(pid, number):
@@ -105,6 +114,14 @@ class HolderTest(ScriptTestCase):
         process.terminate()
         self.assertEqual(0, process.wait(20))
 
+    def test_a_signal_before_it_waits(self):
+        """None goes unnoticed, whenever it comes."""
+        self.pod()
+        for _each in range(15):
+            process = self.start()
+            process.terminate()
+            self.assertEqual(0, process.wait(20))
+
     def test_until_the_last_one_is_gone(self):
         pod = self.pod()
         self.fill(pod / 'guests' / 'machine')
@@ -129,7 +146,7 @@ class HolderTest(ScriptTestCase):
         process = self.start()
         process.terminate()
         self.assertStays(process)
-        process.kill()
+        self._end(process)
         self.assertIn('cannot be seen', process.stderr.read())
 
 

@@ -47,18 +47,19 @@ empty() {
     done
 }
 
-# A signal interrupts `wait`, and not `sleep`.
-pause() {
-    sleep "$1" &
-    wait $! || kill $! 2>/dev/null
-}
-
 hold() {
     ending=
-    trap 'ending=1' TERM
+    sleeper=
+    # A signal interrupts `wait`, and not `sleep`. One that comes just before
+    # it would go unnoticed, so it ends what is waited for.
+    trap 'ending=1; kill $sleeper 2>/dev/null' TERM
     until [ "$ending" ]; do
-        pause 3600
+        sleep 3600 &
+        sleeper=$!
+        [ "$ending" ] || wait "$sleeper"
     done
+    kill "$sleeper" 2>/dev/null
+    sleeper=
     [ -n "$(pod_cgroup)" ] ||
         say "the cgroup of pod $POD_UID is not below $tree: whether guests" \
             "are left cannot be seen, so this stays"
@@ -70,7 +71,7 @@ hold() {
         else
             left=$times
         fi
-        pause "$interval"
+        sleep "$interval"
     done
     say "no guest is left"
 }

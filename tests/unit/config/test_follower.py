@@ -43,7 +43,7 @@ class FollowerTest(base.TestCase):
             follower.Objects('n', ('a',), ()), self.connect, timeout,
             self.written, self.changed.set)
         found.start()
-        self.addCleanup(found._worker.stopping.set)
+        self.addCleanup(found._worker.stop)
 
     def connect(self):
         configuration = client.Configuration()

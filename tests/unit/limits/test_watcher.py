@@ -341,13 +341,14 @@ class WorkerTest(base.TestCase):
         self.assertEqual([some(8000)], self.pushed)
 
     def test_stop(self):
+        before = threading.enumerate()
         self._start(some(8000))
         began = time.monotonic()
         self.follower.stop()
         self.assertLess(time.monotonic() - began, 2)
         self.assertEqual([], [
             each.name for each in threading.enumerate()
-            if each.name.startswith('nova-k8s-')])
+            if each not in before])
         self.source.changed()
         self._no_push()
 
