@@ -260,6 +260,14 @@ class Process:
     def signal(self, number):
         self._process.send_signal(number)
 
+    def pause(self):
+        """Stop it, and return when none of its threads runs any more."""
+        self.signal(signal.SIGSTOP)
+        tasks = pathlib.Path('/proc/%d/task' % self._process.pid)
+        while any(task.read_text().rpartition(')')[2].split()[0] != 'T'
+                  for task in tasks.glob('*/stat')):
+            time.sleep(0.01)
+
 
 class ControlPlane(fixtures.Fixture):
     """A Kubernetes control plane; ready when it is set up.
@@ -463,7 +471,7 @@ class ControlPlane(fixtures.Fixture):
 
     def pause_api_server(self):
         """Have the API server hang: it accepts and never answers."""
-        self._api_server.signal(signal.SIGSTOP)
+        self._api_server.pause()
 
     def resume_api_server(self):
         self._api_server.signal(signal.SIGCONT)
