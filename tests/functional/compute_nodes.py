@@ -70,7 +70,7 @@ class ComputeNodesTestBase(base.ServersTestBase):
     def _migrate(self, domain, destination, params, flags):
         uuid = domain.UUIDString()
         self.aborted.discard(uuid)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while (not self.going.wait(0.05) and time.monotonic() < deadline and
                uuid not in self.aborted):
             pass

@@ -267,8 +267,15 @@ class CordonTest(CordonTestBase):
 
     def test_crash_between_the_steps(self):
         self.start()
-        with mock.patch.object(self.driver._service._file, 'save',
-                               side_effect=SystemExit):
+        save = self.driver._service._file.save
+
+        def crash(known, uuid):
+            # Not before the reason is written, if it looks for the first time.
+            if known.acted:
+                raise SystemExit
+            save(known, uuid)
+
+        with mock.patch.object(self.driver._service._file, 'save', crash):
             self.cordon()
             self.wait_for(('enabled', self.disabled('cordoned')[1], False),
                           self.state)

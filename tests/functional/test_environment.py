@@ -118,7 +118,7 @@ class EnvironmentTest(testtools.TestCase):
             'my_ip': '192.0.2.7',
             'copy': '192.0.2.7',
             'connect': '192.0.2.7',
-            'uri': 'qemu+tcp://192.0.2.7/system',
+            'uri': 'qemu+tls://192.0.2.7/system',
         }, self.start(self.environment()))
 
     def test_without_it_nova_would_need_names(self):
