@@ -54,7 +54,7 @@ for pid in os.listdir('/proc'):
         continue
     if pid.isdigit() and int(status['PPid']) == os.getpid():
         result['capabilities'] = status['CapEff'].strip()
-print(json.dumps(result))
+print(json.dumps(result), flush=True)
 os._exit(0)
 '''
 
