@@ -41,6 +41,9 @@ PERIOD = 600
 # connection hangs: every minute the API server sends a bookmark.
 SILENCE = 65
 
+# Seconds between two questions whether the server answers, at least.
+SOON = 0.1
+
 # Seconds between two connections while they fail: doubled from the first to
 # the last, less up to half by chance, so that the compute nodes of a cloud do
 # not return all at once.
@@ -158,7 +161,9 @@ class Watch:
                 wait = self._timeout
                 if self._silent or not self._problem or self._pulse.hangs:
                     self._ask_whether_it_answers()
-                    wait = self._pulse.due()
+                    # Never at once: a green thread that does not wait is all
+                    # that its process does.
+                    wait = max(SOON, self._pulse.due())
                 else:
                     self._go.set()
         finally:
