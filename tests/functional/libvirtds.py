@@ -109,11 +109,8 @@ def missing():
         return reason
     if os.geteuid() != 0:
         return 'mounts of its own for a libvirtd take root'
-    for program, package in (('libvirtd', 'libvirt-daemon'),
-                             ('virt-admin', 'libvirt-clients')):
-        if shutil.which(program) is None:
-            return f'{program} is not installed (package {package})'
-    return None
+    return real_libvirt.missing_program(('libvirtd', 'libvirt-daemon'),
+                                        ('virt-admin', 'libvirt-clients'))
 
 
 def wait_for(predicate, what, timeout=120):

@@ -79,10 +79,15 @@ def missing():
                 "and OS_NOVA_DISABLE_EVENTLET_PATCHING=1")
     if libvirt is None:
         return "the Python package libvirt-python is not installed"
-    for program, package in (('qemu-system-x86_64', 'qemu-system-x86'),
-                             ('qemu-img', 'qemu-utils')):
+    return missing_program(('qemu-system-x86_64', 'qemu-system-x86'),
+                           ('qemu-img', 'qemu-utils'))
+
+
+def missing_program(*programs):
+    """Which of (program, Debian's package) is not installed, or None."""
+    for program, package in programs:
         if shutil.which(program) is None:
-            return f"{program} is not installed (package {package})"
+            return f'{program} is not installed (package {package})'
     return None
 
 

@@ -191,13 +191,7 @@ class MoverTest(base.TestCase):
         self.assertIsNone(self.mover.cap)
 
     def test_a_shrink_that_may_have_been_done_stays_reported(self):
-        self.grown()
-        self.used = Room(0, 0)
-        self.mover._move(10)
-        self.failure = errors.Unreadable('Pod a/b: timed out')
-        self.assertRaises(errors.Unreadable, self.mover._move,
-                          10 + SETTINGS.idle)
-        self.assertEqual(Room(8192, 4000), self.mover.cap)
+        self.lose()
         self.assertEqual(1, self.mover._move(11 + SETTINGS.idle))
         # It was not: once more.
         self.failure = None
