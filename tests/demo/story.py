@@ -33,6 +33,7 @@ import nova.conf
 from nova_k8s import conf as k8s_conf
 from tests.demo import screen
 from tests.functional import real_libvirt
+from tests import waiting
 
 CONTAINER = 'libvirt'
 MANIFEST = pathlib.Path(__file__).with_name('pod.yaml')
@@ -49,7 +50,7 @@ class Failure(Exception):
     """The demo did not show what it promised; the text says what."""
 
 
-EXPECTED = (Failure, real_libvirt.TimedOut, unittest.SkipTest)
+EXPECTED = (Failure, waiting.TooLong, unittest.SkipTest)
 
 
 class Manifest:
@@ -171,8 +172,8 @@ class Demo(real_libvirt.RealLibvirtTestCase):
         self._say_limits()
         # No service is restarted and no periodic task runs here: what
         # changes the inventory is the driver, on its own.
-        self.wait_until(lambda: self._totals() != before,
-                        f"Placement's inventory is still {before}")
+        waiting.until(lambda: self._totals() != before,
+                      f"Placement's inventory is still {before}")
 
     def _totals(self):
         return {name: record['total']

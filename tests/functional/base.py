@@ -15,7 +15,6 @@
 
 import os
 import sys
-import time
 
 import fixtures
 import nova.conf
@@ -26,6 +25,7 @@ import yaml
 
 from nova_k8s import conf
 from tests.functional import pools
+from tests import waiting
 
 CONF = nova.conf.CONF
 
@@ -40,9 +40,6 @@ class ServersTestBase(base.ServersTestBase):
 
     microversion = 'latest'
     ADMIN_API = True
-
-    # What wait_for() waits at most, in seconds.
-    patience = 30
 
     def setUp(self):
         # Nova's wheel installs it under the prefix, and CONF.find_file()
@@ -110,14 +107,12 @@ class ServersTestBase(base.ServersTestBase):
         self.wait_for(expected, lambda: {
             field: self.hypervisor()[field] for field in expected})
 
-    def wait_for(self, expected, get, seconds=None):
-        deadline = time.monotonic() + (seconds or self.patience)
-        while True:
-            found = get()
-            if found == expected or time.monotonic() > deadline:
-                self.assertEqual(expected, found)
-                return
-            time.sleep(0.1)
+    def wait_for(self, expected, get):
+        try:
+            waiting.until(lambda: get() == expected, interval=0.1)
+        except waiting.TooLong:
+            # It says what the difference is.
+            self.assertEqual(expected, get())
 
     def boot(self, vcpus=1, memory_mb=512, expected_state='ACTIVE'):
         flavor = self._create_flavor(vcpu=vcpus, memory_mb=memory_mb, disk=1,

@@ -23,6 +23,7 @@ import yaml
 
 from nova_k8s import conf
 from tests.functional import control_plane
+from tests import waiting
 
 MANIFESTS = os.path.join(os.path.dirname(__file__), '../../etc/kubernetes')
 
@@ -108,7 +109,7 @@ class ComputePod(fixtures.Fixture):
         probe = self.create_pod(labels={'nova-k8s/elastic': 'on'})
         api = client.CoreV1Api(self.plane.client(self.kubeconfig()))
         answer, gib = '', 65
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + waiting.PATIENCE
         while 'beyond the bounds' not in answer:
             if time.monotonic() > deadline:
                 raise AssertionError('No bounds: %s' % answer)
@@ -152,7 +153,7 @@ class ComputePod(fixtures.Fixture):
         return {'kubeconfig': self.kubeconfig(proxy),
                 'namespace': self.namespace,
                 'pod_name': self.pod.metadata.name,
-                'node_name': self.node, 'api_timeout': 2, **options}
+                'node_name': self.node, 'api_timeout': 5, **options}
 
     def conf(self, proxy=None, **options):
         """A configuration of its own, with the options of this pod."""

@@ -34,8 +34,6 @@ class ComputeNodesTestBase(base.ServersTestBase):
 
     HOSTS = ('compute1', 'compute2', 'compute3')
 
-    patience = 30
-
     # As in real life, Nova answers before the conductor has done its work.
     CAST_AS_CALL = False
 

@@ -47,6 +47,7 @@ from testtools import content
 import yaml
 
 from tests.functional import certificates
+from tests import waiting
 
 BUILD = (pathlib.Path(__file__).resolve().parents[2] /
          'tools' / 'kubernetes' / 'build')
@@ -57,7 +58,7 @@ CONTROLLERS = '*,-node-lifecycle-controller'
 
 # How long anything here may take to start, in seconds. It takes two; the
 # rest is for a busy machine.
-START_TIMEOUT = 60
+START_TIMEOUT = waiting.PATIENCE
 # How long to wait after SIGTERM, in seconds. The data is worth nothing.
 STOP_TIMEOUT = 2
 
@@ -738,7 +739,7 @@ class ControlPlane(fixtures.Fixture):
         The node authorizer hears of a new pod a little later than whoever
         made it.
         """
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + waiting.PATIENCE
         while True:
             try:
                 return call(*args)

@@ -26,12 +26,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 import uuid
 
 from oslo_utils import importutils
 
 from tests.functional import real_libvirt
+from tests import waiting
 
 libvirt = real_libvirt.libvirt
 libvirt_qemu = importutils.try_import('libvirt_qemu')
@@ -113,18 +113,6 @@ def missing():
                                         ('virt-admin', 'libvirt-clients'))
 
 
-def wait_for(predicate, what, timeout=120):
-    """Return what predicate returns, once it is true."""
-    deadline = time.monotonic() + timeout
-    while True:
-        value = predicate()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise real_libvirt.TimedOut(f'{what}: not after {timeout} s')
-        time.sleep(0.1)
-
-
 @functools.cache
 def cache():
     """What QEMU can do: to ask it takes libvirtd most of a minute."""
@@ -187,7 +175,7 @@ class Node:
                  'bash', '-c', START + command],
                 env=environment, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, start_new_session=True)
-        wait_for(self._answers, 'libvirtd starts')
+        waiting.until(self._answers, 'libvirtd starts')
 
     def _answers(self):
         if self._process.poll() is not None:

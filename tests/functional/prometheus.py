@@ -24,6 +24,7 @@ import fixtures
 import yaml
 
 from tests.functional import control_plane
+from tests import waiting
 
 FETCH = (pathlib.Path(__file__).resolve().parents[2] /
          'tools' / 'prometheus' / 'fetch')
@@ -98,7 +99,7 @@ class Prometheus(fixtures.Fixture):
         return [(each['metric'], float(each['value'][1]))
                 for each in body['data']['result']]
 
-    def wait_for(self, expression, timeout=60):
+    def wait_for(self, expression, timeout=waiting.PATIENCE):
         """Return the samples as soon as there are some."""
         deadline = time.monotonic() + timeout
         while True:

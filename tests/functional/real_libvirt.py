@@ -26,7 +26,6 @@ import shutil
 import sys
 import tempfile
 import threading
-import time
 from unittest import mock
 
 import fixtures
@@ -37,6 +36,7 @@ from nova.virt.libvirt import host as libvirt_host
 from oslo_utils import importutils
 
 from tests.functional import pools
+from tests import waiting
 
 # libvirt reads it once, when it is loaded. What it has to say it also raises.
 os.environ.setdefault('LIBVIRT_LOG_OUTPUTS', '4:file:/dev/null')
@@ -89,10 +89,6 @@ def missing_program(*programs):
         if shutil.which(program) is None:
             return f'{program} is not installed (package {package})'
     return None
-
-
-class TimedOut(Exception):
-    """What was waited for did not happen."""
 
 
 class Embed:
@@ -301,21 +297,7 @@ class RealLibvirtTestCase(integrated_helpers._IntegratedTestBase):
         return self.placement.get(
             f'/resource_providers/{self.provider()}/usages').body['usages']
 
-    def wait_until(self, predicate, otherwise, timeout=30):
-        """What predicate returns, once it is true.
-
-        :param otherwise: what to say if it never is
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            value = predicate()
-            if value:
-                return value
-            if time.monotonic() > deadline:
-                raise TimedOut(f'{otherwise} after {timeout} s')
-            time.sleep(0.1)
-
-    def boot(self, flavor, name, timeout=60):
+    def boot(self, flavor, name, timeout=waiting.PATIENCE):
         """Ask Nova for a server; the server once it is ACTIVE or ERROR."""
         server = self.api.post_server({'server': {
             'name': name, 'imageRef': self.image, 'flavorRef': flavor,
@@ -325,5 +307,5 @@ class RealLibvirtTestCase(integrated_helpers._IntegratedTestBase):
             now = self.api.get_server(server['id'])
             return now if now['status'] in ('ACTIVE', 'ERROR') else None
 
-        return self.wait_until(decided, f'server {name} is still building',
-                               timeout)
+        return waiting.until(decided, f'server {name} is still building',
+                             timeout)

@@ -12,7 +12,6 @@
 
 """Two conditions of its own node, and nothing else of any node."""
 
-import time
 
 from kubernetes import client
 import testtools
@@ -21,6 +20,7 @@ import yaml
 from nova_k8s.kube import conditions
 from tests.functional import cluster
 from tests.functional import control_plane
+from tests import waiting
 
 OURS = conditions.body((True, False, '1 left: web (moves)'), None)
 
@@ -48,13 +48,12 @@ class ConditionsTest(testtools.TestCase):
 
     def wait_for_the_policy(self):
         # It is in force a little after it was made.
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
+        def refused():
             try:
                 self.patch({'metadata': {'labels': {'a': 'b'}}})
             except client.ApiException:
-                return
-            time.sleep(0.1)
+                return True
+        waiting.until(refused, 'the policy')
 
     def test_only_these(self):
         self.wait_for_the_policy()

@@ -38,6 +38,7 @@ from tests.functional import control_plane
 from tests.functional import fault_proxy
 from tests.functional import test_config_run
 from tests.functional import test_control_plane
+from tests import waiting
 
 OPTIONS = [cfg.StrOpt('host'), cfg.BoolOpt('debug'), cfg.StrOpt('password'),
            cfg.MultiStrOpt('pci'), cfg.IntOpt('workers', default=4)]
@@ -256,12 +257,10 @@ class StartTest(TestCase):
 
     def wait_for_rights(self, account):
         # The API server hears of a binding a moment later.
-        deadline = time.monotonic() + 30
-        while 'yes' not in self.plane.kubectl(
-                '-n', self.namespace, 'auth', 'can-i', 'get', 'configmaps',
-                f'--as=system:serviceaccount:{account}', check=False).stdout:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.1)
+        waiting.until(lambda: 'yes' in self.plane.kubectl(
+            '-n', self.namespace, 'auth', 'can-i', 'get', 'configmaps',
+            f'--as=system:serviceaccount:{account}', check=False).stdout,
+            f'the right of {account}')
 
     def source(self, *config_maps, **options):
         return self.kubernetes(*config_maps, **{
@@ -467,7 +466,7 @@ class Etcd(fixtures.Fixture):
             cert_cert=self.certificate, timeout=5)
         # Authorities of the environment would replace this one.
         self.client.session.trust_env = False
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + waiting.PATIENCE
         while True:
             try:
                 self.client.status()

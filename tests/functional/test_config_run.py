@@ -28,9 +28,8 @@ from testtools import content
 from nova_k8s.cmd import files
 from tests.functional import cluster
 from tests.functional import fault_proxy
-from tests.functional import test_control_plane
+from tests import waiting
 
-wait_for = test_control_plane.wait_for
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -159,7 +158,7 @@ class TestCase(testtools.TestCase):
             lines = [line for line in self.said().splitlines()
                      if all(word in line for word in words)]
             return len(lines) >= times and lines
-        return wait_for(found, 120)
+        return waiting.until(found)
 
 
 class NovaComputeTestCase(TestCase):
@@ -191,8 +190,8 @@ class NovaComputeTest(NovaComputeTestCase):
         # As `kubectl edit` does.
         self.set_debug('true')
         self.wait_for_line('DEFAULT.debug changed from [None] to [true]')
-        self.assertLess(min(self.seconds_to_the_log(value) for value
-                            in ('false', 'true', 'false', 'true')), 2)
+        for value in ('false', 'true', 'false', 'true'):
+            self.follow_to_the_log(value)
 
         # What Nova cannot change while it runs.
         self.patch_config_map(**{'compute.max_concurrent_disk_ops': '3',
@@ -202,7 +201,7 @@ class NovaComputeTest(NovaComputeTestCase):
             '[DEFAULT] reserved_host_disk_mb, '
             '[compute] max_concurrent_disk_ops'), line)
         self.assertIn(' WARNING ', line)
-        type_, reason, message = wait_for(self.compute.events)[0]
+        type_, reason, message = waiting.until(self.compute.events)[0]
         self.assertEqual(('Warning', 'RestartNeeded'), (type_, reason))
         self.assertEqual(line.partition('running ')[2], message)
 
@@ -223,13 +222,10 @@ class NovaComputeTest(NovaComputeTestCase):
         self.assertEqual(1, self.said().count('A restart of'))
         self.assertNotIn('very-secret', self.said())
 
-    def seconds_to_the_log(self, value):
-        """Return how long a change takes, on a machine that may be busy."""
-        begin = time.monotonic()
+    def follow_to_the_log(self, value):
         self.set_debug(value)
         self.wait_for_line('DEFAULT.debug changed from', f'to [{value}]',
                            times=1 + self.said().count(f'to [{value}]'))
-        return time.monotonic() - begin
 
     def test_it_survives_an_outage(self):
         self.proxy.cut()
@@ -376,7 +372,7 @@ class SupervisorTest(TestCase):
         self.wait_for_line('ready')
         self.patch_config_map(**{'DEFAULT.host': 'b'})
         self.wait_for_line('changed')
-        wait_for(lambda: '{group}.{option}' in self.kept(path))
+        waiting.until(lambda: '{group}.{option}' in self.kept(path))
 
     def kept(self, path):
         with open(path) as kept:
@@ -440,7 +436,7 @@ class SupervisorTest(TestCase):
         line, = self.wait_for_line('ready')
         self.assertEqual('ready 1', line)
         first, = self.children(process.pid)
-        wait_for(lambda: len(self.children(first)) == 1)
+        waiting.until(lambda: len(self.children(first)) == 1)
         os.kill(first, signal.SIGTERM)
         self.wait_for_line('got')
         self.assertEqual(3, process.wait(60))
@@ -453,7 +449,7 @@ class SupervisorTest(TestCase):
             within=['unshare', '--user', '--map-root-user', '--pid', '--fork',
                     '--mount-proc'])
         # It has asked, and waits.
-        wait_for(lambda: proxy.open_connections)
+        waiting.until(lambda: proxy.open_connections)
         first, = self.children(process.pid)
         os.kill(first, signal.SIGTERM)
         self.assertEqual(128 + signal.SIGTERM, process.wait(60))
@@ -465,7 +461,7 @@ class SupervisorTest(TestCase):
             'sh', '-c', '(sleep 0.1 & echo orphan $!); exec sleep 30')
         line, = self.wait_for_line('orphan')
         orphan = int(line.split()[1])
-        wait_for(lambda: not os.path.exists(f'/proc/{orphan}'))
+        waiting.until(lambda: not os.path.exists(f'/proc/{orphan}'))
         self.assertIsNone(process.poll())
 
     def test_no_sighup_before_it_is_handled(self):

@@ -113,8 +113,8 @@ class CordonTestBase(base.ServersTestBase):
         return ('disabled', f'AUTO: {reasons} (Kubernetes node {self.node})',
                 True)
 
-    def wait_for_state(self, expected, seconds=None):
-        self.wait_for(expected, self.state, seconds)
+    def wait_for_state(self, expected):
+        self.wait_for(expected, self.state)
 
     def stays(self, expected, seconds=1):
         deadline = time.monotonic() + seconds
@@ -139,18 +139,13 @@ class CordonTest(CordonTestBase):
         self.start()
         self.boot()
         self.assertEqual(ENABLED, self.state())
-        seconds = []
         for _ in range(2):
             self.cordon()
-            begin = time.monotonic()
             self.wait_for_state(self.disabled('cordoned'))
-            seconds.append(time.monotonic() - begin)
             self.assert_full()
             self.uncordon()
             self.wait_for_state(ENABLED)
             self.boot()
-        # The benchmark has the percentiles; here the machine may be busy.
-        self.assertLess(min(seconds), 1)
         self.wait_for(['ComputeServiceDisabled', 'ComputeServiceEnabled'] * 2,
                       self.node_events)
         shown = self.plane.kubectl('describe', 'node', self.node).stdout
@@ -569,7 +564,7 @@ class RightsTest(CordonTestBase):
                      f'{self.compute.namespace}:{cluster.SERVICE_ACCOUNT}'):
             self.assertIn(word, lines[0])
         self.compute.apply('base/rbac.yaml')
-        self.wait_for_state(self.disabled('cordoned'), seconds=30)
+        self.wait_for_state(self.disabled('cordoned'))
 
     def test_one_node_is_enough(self):
         """A right on this node by name does, where accounts are per node."""
@@ -639,7 +634,7 @@ class AnswerTest(CordonTestBase):
         self.stays(ENABLED, seconds=1.5)
         self.proxy.forget_answers()
         self.cordon()
-        self.wait_for_state(self.disabled('cordoned'), seconds=20)
+        self.wait_for_state(self.disabled('cordoned'))
 
 
 class NoBudgetTest(CordonTestBase):

@@ -31,8 +31,6 @@ CONF = nova.conf.CONF
 
 class ElasticTest(base.ServersTestBase):
 
-    patience = 60
-
     def setUp(self):
         # First: Nova's tests have a home directory of their own.
         control_plane.shared()

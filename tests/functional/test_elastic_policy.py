@@ -12,13 +12,13 @@
 
 """What a stolen token of a compute pod can do with the right to resize."""
 
-import time
 
 from kubernetes import client
 import testtools
 
 from tests.functional import cluster
 from tests.functional import control_plane
+from tests import waiting
 
 
 class ElasticPolicyTest(testtools.TestCase):
@@ -32,10 +32,7 @@ class ElasticPolicyTest(testtools.TestCase):
         self.kubeconfig = self.compute.kubeconfig()
 
     def wait_for(self, condition):
-        deadline = time.monotonic() + 30
-        while not condition():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.2)
+        waiting.until(condition, interval=0.2)
 
     def try_to(self, pod=None, kubeconfig=None, container='compute', **limits):
         pod = pod or self.compute.pod

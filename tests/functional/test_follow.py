@@ -27,6 +27,7 @@ from nova_k8s.limits.sources import api
 from nova_k8s.limits import watcher
 from tests.functional import cluster
 from tests.functional import fault_proxy
+from tests import waiting
 
 
 class FollowTestBase(testtools.TestCase):
@@ -103,12 +104,8 @@ class FollowTestBase(testtools.TestCase):
                     after and after.reason == 'LimitsLost' and
                     line.reason == 'PodTerminating')]
 
-    def wait(self, predicate, seconds=20):
-        deadline = time.monotonic() + seconds
-        while not predicate():
-            if time.monotonic() > deadline:
-                self.fail('not in time; told so far: %s' % self.lines)
-            time.sleep(0.05)
+    def wait(self, predicate):
+        waiting.until(predicate, lambda: 'told so far: %s' % self.lines)
 
     def wait_for(self, *reported):
         self.wait(lambda: self.reported() == reported)

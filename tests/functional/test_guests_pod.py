@@ -32,17 +32,10 @@ from nova_k8s.kube import pods
 from nova_k8s.kube import resize
 from nova_k8s.limits.sources import api
 from tests.functional import cluster
+from tests import waiting
 
 BASE = pathlib.Path(cluster.MANIFESTS) / 'base'
 TEMPLATE = BASE / 'guests-pod.yaml'
-
-
-def wait_until(condition, timeout=30):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f'It did not happen in {timeout} s.')
-        time.sleep(0.05)
 
 
 class TestCase(testtools.TestCase):
@@ -72,7 +65,7 @@ class TestCase(testtools.TestCase):
                 self.create(body)
             except client.ApiException as exc:
                 return exc.status == 422
-        wait_until(in_force)
+        waiting.until(in_force)
 
         def in_force_for_others():
             pod = self.make(guests_pod.HELD)
@@ -84,7 +77,7 @@ class TestCase(testtools.TestCase):
                 return exc.status == 422
             finally:
                 self.release(pod)
-        wait_until(in_force_for_others)
+        waiting.until(in_force_for_others)
 
     def host(self):
         node = self.core.read_node(self.node)
@@ -273,7 +266,7 @@ class CreationTest(TestCase):
                 self.create(self.manifest())
             except client.ApiException as exc:
                 return 'no params found' in exc.body
-        wait_until(refused)
+        waiting.until(refused)
 
 
 class ChangeTest(TestCase):
@@ -320,7 +313,7 @@ class ChangeTest(TestCase):
         self.plane.set_pod_status(self.pod, phase='Failed',
                                   reason='Terminated')
         self.mine.delete_namespaced_pod(self.name, self.namespace)
-        wait_until(lambda: not [
+        waiting.until(lambda: not [
             each for each in self.core.list_namespaced_pod(
                 self.namespace).items if each.metadata.name == self.name])
 
@@ -422,7 +415,7 @@ class HeldTest(TestCase):
                 # It hears of the annotation a moment later.
                 return exc.status != 422
             return True
-        wait_until(evicted)
+        waiting.until(evicted)
 
     def test_eviction_of_another_pod(self):
         self.evict(self.compute.pod.metadata.name, gracePeriodSeconds=0)
@@ -627,7 +620,7 @@ class ControllerTest(TestCase):
         pod = self.bind()
         self.plane.set_pod_status(pod, phase='Failed', reason='Terminated')
         self.assertEqual('ended', self.step())
-        wait_until(lambda: self.read() is None)
+        waiting.until(lambda: self.read() is None)
         self.step()
         self.assertNotEqual(pod.metadata.uid, self.read()['metadata']['uid'])
 
@@ -654,7 +647,7 @@ class ControllerTest(TestCase):
             target=self.controller.await_pod, daemon=True,
             args=(False, False, lambda: True))
         thread.start()
-        wait_until(self.read)
+        waiting.until(self.read)
         thread.join(0.5)
         self.assertTrue(thread.is_alive())
         self.bind()

@@ -36,8 +36,6 @@ CONF = nova.conf.CONF
 class GuestsPodTest(base.ServersTestBase):
     """With the rights and the policies of etc/kubernetes."""
 
-    patience = 20
-
     def setUp(self):
         # First: Nova's tests have a home directory of their own.
         control_plane.shared()

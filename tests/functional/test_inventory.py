@@ -15,7 +15,6 @@
 
 import os
 import threading
-import time
 from unittest import mock
 
 import fixtures
@@ -28,6 +27,7 @@ from oslo_utils.fixture import uuidsentinel as uuids
 from nova_k8s.cmd import report
 from nova_k8s.inventory import bounds
 from tests.functional import base
+from tests import waiting
 
 
 class ReportedTest(base.ServersTestBase):
@@ -164,11 +164,7 @@ class ShrinkTest(base.ServersTestBase):
         self.assert_kept()
 
     def _wait_for_log(self, text):
-        deadline = time.monotonic() + 10
-        while (text not in self.stdlog.logger.output and
-                time.monotonic() < deadline):
-            time.sleep(0.1)
-        self.assertIn(text, self.stdlog.logger.output)
+        waiting.until(lambda: text in self.stdlog.logger.output, text)
 
 
 class StartTest(base.ServersTestBase):

@@ -175,7 +175,7 @@ class KubectlDrainTestBase(compute_nodes.ComputeNodesTestBase):
             process.communicate()
 
     def end_of(self, process):
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         return process.returncode, output
 
     def uncordon(self, host):
@@ -210,7 +210,7 @@ class KubectlDrainTest(KubectlDrainTestBase):
         servers = [self.boot_on('compute3', f'guest-{each}')
                    for each in range(2)]
         self.going.clear()
-        with self.kubectl_drain('compute3', '--timeout=60s') as process:
+        with self.kubectl_drain('compute3', '--timeout=300s') as process:
             self.wait_for(('disabled', 'AUTO: draining, cordoned (Kubernetes '
                            f'node {self.nodes["compute3"]})'),
                           lambda: self.service('compute3'))
@@ -255,7 +255,7 @@ class KubectlDrainTest(KubectlDrainTestBase):
             status, output = self.end_of(process)
         self.assertNotEqual(0, status, output)
         self.going.set()
-        with self.kubectl_drain('compute1', '--timeout=60s') as process:
+        with self.kubectl_drain('compute1', '--timeout=300s') as process:
             status, output = self.end_of(process)
         self.assertEqual(0, status, output)
         self.assertNotIn('compute1', self.hosts_of(server))
@@ -266,8 +266,8 @@ class KubectlDrainTest(KubectlDrainTestBase):
         self.start_nodes()
         servers = [self.boot_on(host) for host in ('compute1', 'compute2')
                    for _ in range(2)]
-        with self.kubectl_drain('compute1', '--timeout=90s') as one, \
-                self.kubectl_drain('compute2', '--timeout=90s') as other:
+        with self.kubectl_drain('compute1', '--timeout=300s') as one, \
+                self.kubectl_drain('compute2', '--timeout=300s') as other:
             for process in (one, other):
                 status, output = self.end_of(process)
                 self.assertEqual(0, status, output)
@@ -289,7 +289,7 @@ class KubectlDrainTest(KubectlDrainTestBase):
         # A node comes.
         service, = self.admin_api.get_services('nova-compute', 'compute2')
         self.admin_api.put_service(service['id'], {'status': 'enabled'})
-        with self.kubectl_drain('compute1', '--timeout=60s') as process:
+        with self.kubectl_drain('compute1', '--timeout=300s') as process:
             status, output = self.end_of(process)
         self.assertEqual(0, status, output)
         self.assertEqual(['compute2'], self.hosts_of(server))
@@ -299,7 +299,7 @@ class KubectlDrainTest(KubectlDrainTestBase):
         servers = [self.boot_on('compute1', memory_mb=512 + each)
                    for each in range(2)]
         self.going.clear()
-        with self.kubectl_drain('compute1', '--timeout=60s'):
+        with self.kubectl_drain('compute1', '--timeout=300s'):
             self.wait_for(1, lambda: len(self.outgoing('compute1')))
         self.uncordon('compute1')
         self.wait_for(('disabled', 'AUTO: draining'),
@@ -323,7 +323,7 @@ class KubectlDrainTest(KubectlDrainTestBase):
     def test_nova_compute_is_restarted_in_the_middle(self):
         self.start_nodes()
         servers = [self.boot_on('compute1') for _ in range(2)]
-        with self.kubectl_drain('compute1', '--timeout=90s') as process:
+        with self.kubectl_drain('compute1', '--timeout=300s') as process:
             self.wait_for(True, lambda: bool(self.outgoing('compute1')))
             self.restart('compute1')
             status, output = self.end_of(process)

@@ -93,7 +93,7 @@ class BuildTest(testtools.TestCase):
 
     def run_build(self, *arguments, **environment):
         process = self.start(*arguments, **environment)
-        output, log = process.communicate(timeout=60)
+        output, log = process.communicate(timeout=300)
         return process.returncode, output.strip(), log
 
     def assertWhole(self, folder, names=NAMES):
@@ -122,7 +122,7 @@ class BuildTest(testtools.TestCase):
 
     def test_two_at_once(self):
         first, second = self.start(), self.start()
-        outputs = [process.communicate(timeout=60)[0].strip()
+        outputs = [process.communicate(timeout=300)[0].strip()
                    for process in (first, second)]
         self.assertEqual([0, 0], [first.returncode, second.returncode])
         self.assertEqual(outputs[0], outputs[1])

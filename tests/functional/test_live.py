@@ -27,6 +27,7 @@ from tests.functional import base
 from tests.functional import cluster
 from tests.functional import control_plane
 from tests.functional import fault_proxy
+from tests import waiting
 
 CONF = nova.conf.CONF
 
@@ -56,8 +57,6 @@ class LiveTest(base.ServersTestBase):
         self.start_compute()
         self.wait_for_inventory(VCPU=(4, 0), MEMORY_MB=(4096, 0))
         server = self.boot(vcpus=3, memory_mb=3072)
-        # Within a second, where nothing else runs beside it.
-        self.patience = 3
         self.compute.resize(cpu='8', memory='8Gi')
         self.wait_for_inventory(VCPU=(8, 0), MEMORY_MB=(8192, 0))
         self.wait_for_hypervisor(vcpus=8, memory_mb=8192)
@@ -155,7 +154,7 @@ class LiveTest(base.ServersTestBase):
         self.proxy.restore()
         told = ['LimitsAdopted', 'LimitsFollowed', 'LimitsStale',
                 'LimitsRead']
-        self.wait_for(told, self.event_reasons, seconds=30)
+        self.wait_for(told, self.event_reasons)
         # Nothing is repeated while nothing happens: here several watches
         # end and are opened again.
         time.sleep(8)
@@ -218,7 +217,7 @@ class LiveTest(base.ServersTestBase):
             'ACTIVE', self.api.get_server(server['id'])['status'])
         # It is a drain as well, for which there is no account here.
         self.wait_for(['DrainHindered', 'LimitsAdopted', 'PodTerminating'],
-                      lambda: sorted(self.event_reasons()), seconds=30)
+                      lambda: sorted(self.event_reasons()))
         # A restart in the middle of it manages its guests, and closes again.
         self.restart_compute_service('compute1')
         self._run_periodics()
@@ -230,7 +229,7 @@ class LiveTest(base.ServersTestBase):
         self.create_pod(limits={'memory': '4Gi'})
         self.wait_for_inventory(VCPU=(4, 4), MEMORY_MB=(4096, 0))
         self.wait_for(['LimitsAdopted', 'LimitsLost', 'LimitMissing'],
-                      self.event_reasons, seconds=30)
+                      self.event_reasons)
         # On this pod, not on the one that had its name before.
         uid = self.compute.pod.metadata.uid
         event, = [
@@ -285,7 +284,7 @@ class PolicyTest(testtools.TestCase):
 
     def assert_denied(self, **kwargs):
         # A policy holds a little after it was made.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + waiting.PATIENCE
         while True:
             result = self.create(**kwargs)
             if result.returncode or time.monotonic() > deadline:

@@ -37,6 +37,7 @@ import yaml
 from tests.functional import certificates
 from tests.functional import libvirtds
 from tests.functional import real_libvirt
+from tests import waiting
 
 CONF = nova.conf.CONF
 libvirt = real_libvirt.libvirt
@@ -173,15 +174,15 @@ class TestCase(Nodes, testtools.TestCase):
         """It has not begun anew, and goes on; how far it is."""
         first = libvirtds.count(domain)
         self.assertThat(first, matchers.GreaterThan(more_than))
-        libvirtds.wait_for(lambda: libvirtds.count(domain) > first,
-                           'the guest counts')
+        waiting.until(lambda: libvirtds.count(domain) > first,
+                      'the guest counts')
         return first
 
     def boot(self, node):
         domain = node.boot()
         # More than a guest has counted that began anew in the target.
-        libvirtds.wait_for(lambda: libvirtds.count(domain) > 100,
-                           'the guest counts')
+        waiting.until(lambda: libvirtds.count(domain) > 100,
+                      'the guest counts')
         return domain
 
     def reach(self, secret=None, address=ADDRESSES[1]):
@@ -333,7 +334,7 @@ class TLSTest(TestCase):
             self.assertEqual(b'\1', self.reach(mine))
             return self.shown != before
 
-        libvirtds.wait_for(shows_another, 'the target shows the new one')
+        waiting.until(shows_another, 'the target shows the new one')
         self.assertEqual(pid, self.target.pid)
         self.assertIn('libvirtd has the new certificates', self.target.log())
         self.assertTrue(domain.isActive())
@@ -382,7 +383,7 @@ class NoCertificatesTest(TestCase):
         node.start(command)
         mine = self.authorities.issue(self.authorities.libvirt)
         mount(node, 'libvirt-tls', mine)
-        libvirtds.wait_for(
+        waiting.until(
             lambda: 'there are certificates now' in node.log(),
             'the script says so')
         self.assertTrue(node.connection().isAlive())
@@ -393,7 +394,7 @@ class NoCertificatesTest(TestCase):
         self.assertEqual(b'\1', self.reach(mine))
         mount(node, 'libvirt-tls',
               self.authorities.issue(self.authorities.libvirt))
-        libvirtds.wait_for(
+        waiting.until(
             lambda: 'libvirtd has the new certificates' in node.log(),
             'libvirtd is told')
         self.assertTrue(node.connection().isAlive())

@@ -21,6 +21,7 @@ from nova_k8s import conf
 from tests.functional import libvirtds
 from tests.functional import real_libvirt
 from tests.functional import test_live_migration
+from tests import waiting
 
 conf.register_opts(nova.conf.CONF)
 
@@ -93,7 +94,7 @@ class NovaTest(test_live_migration.Nodes,
             now = self.api.get_server(server['id'])
             return all(now[name] == value for name, value in expected.items())
 
-        self.wait_until(shown, f'server is not {expected}', 120)
+        waiting.until(shown, f'server is not {expected}', 120)
 
     def test_a_guest_moves_and_lives_on(self):
         flavor = self._create_flavor(memory_mb=64, vcpu=1, disk=0,
@@ -104,14 +105,14 @@ class NovaTest(test_live_migration.Nodes,
         self.await_server(server, status='ACTIVE')
         source, target = self.nodes['node-1'], self.nodes['node-2']
         domain = source.connection().lookupByUUIDString(server['id'])
-        libvirtds.wait_for(lambda: libvirtds.count(domain) > 100,
-                           'the guest counts')
+        waiting.until(lambda: libvirtds.count(domain) > 100,
+                      'the guest counts')
         before = libvirtds.count(domain)
         self.api.post_server_action(server['id'], {'os-migrateLive': {
             'host': None, 'block_migration': 'auto'}})
         self.await_server(server, status='ACTIVE', **{
             'OS-EXT-SRV-ATTR:host': 'node-2', 'OS-EXT-STS:task_state': None})
-        self.wait_until(
+        waiting.until(
             lambda: ['completed'] == [each['status'] for each in self.api.
                                       api_get('/os-migrations').body[
                                           'migrations']],

@@ -347,7 +347,8 @@ class StartTest(Base):
         self.env.install(*install)
         self.assertIn('nova_k8s.importer', self.env.run(
             '-c', 'import sys; print(*sys.modules)').split())
-        self.assertLessEqual(self._start() - without, 0.05)
+        # Or as much as the interpreter, where the machine is a slow one.
+        self.assertLessEqual(self._start() - without, max(0.05, without))
 
     def test_start_with_wheel(self):
         self._test_start(self.wheel)

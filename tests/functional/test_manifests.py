@@ -28,7 +28,7 @@ from nova_k8s.kube import node as nodes
 from nova_k8s.limits.sources import api
 from tests.functional import cluster
 from tests.functional import control_plane
-from tests.functional import test_control_plane
+from tests import waiting
 
 CONF = nova.conf.CONF
 conf.register_opts(CONF)
@@ -42,8 +42,6 @@ LIVE_MIGRATION_TCP = OVERLAYS / 'live-migration-tcp'
 
 NAME = 'app.kubernetes.io/name'
 ENFORCE = 'pod-security.kubernetes.io/enforce'
-
-wait_for = test_control_plane.wait_for
 
 
 def meant_for(pod, node):
@@ -117,8 +115,8 @@ class TestCase(testtools.TestCase):
 
     def bind(self, name, node):
         """Do what a scheduler would; return the pod as it was."""
-        pod = wait_for(lambda: [each for each in self.pods(name)
-                                if meant_for(each, node)])[0]
+        pod = waiting.until(lambda: [each for each in self.pods(name)
+                                     if meant_for(each, node)])[0]
         self.bind_pod(pod, node)
         return pod
 
@@ -148,7 +146,7 @@ class TestCase(testtools.TestCase):
                 for each in pod.status.conditions or []:
                     if each.type == 'Ready' and each.status == 'True':
                         return pod
-        return wait_for(ready)
+        return waiting.until(ready)
 
 
 class ApplyTest(TestCase):
@@ -162,7 +160,7 @@ class ApplyTest(TestCase):
             self.assertEqual('Guaranteed', pod.status.qos_class)
         self.bind('nova-cell-mapping', node)
         batch = client.BatchV1Api(self.plane.admin)
-        wait_for(lambda: batch.read_namespaced_job(
+        waiting.until(lambda: batch.read_namespaced_job(
             'nova-cell-mapping', self.namespace).status.succeeded)
         return node
 
@@ -213,7 +211,7 @@ class GuestsPodTest(TestCase):
         self.nodes = [self.compute_node() for _ in range(2)]
         for node in self.nodes:
             self.make(node)
-        self.before = wait_for(lambda: self.running(2))
+        self.before = waiting.until(lambda: self.running(2))
 
     def running(self, number):
         """{name: uid} of the guests' pods that run, once there are so many."""
@@ -233,7 +231,7 @@ class GuestsPodTest(TestCase):
 
     def test_changed_templates_and_restarts(self):
         for name in ('libvirt', 'nova-compute'):
-            wait_for(lambda: len(self.pods(name)) == 2)
+            waiting.until(lambda: len(self.pods(name)) == 2)
             self.plane.kubectl('-n', self.namespace, 'rollout', 'restart',
                                f'daemonset/{name}')
         objects = self.render(BASE)
@@ -252,7 +250,7 @@ class GuestsPodTest(TestCase):
 
     def test_nodes_that_come(self):
         self.make(self.compute_node())
-        wait_for(lambda: self.running(3))
+        waiting.until(lambda: self.running(3))
         self.assertStay(3)
 
     def test_cordon(self):
@@ -265,7 +263,7 @@ class GuestsPodTest(TestCase):
 
     def test_a_node_that_is_removed_takes_its_own_along(self):
         self.core.delete_node(self.nodes[0])
-        wait_for(lambda: self.running(1))
+        waiting.until(lambda: self.running(1))
         self.assertEqual([f'guests-{self.nodes[1]}'], list(self.running(1)))
 
     def test_drain_needs_no_force_and_waits(self):

@@ -141,8 +141,6 @@ class RulesTest(testtools.TestCase):
 
 class MetricsTest(base.ServersTestBase):
 
-    patience = 60
-
     def setUp(self):
         # First: Nova's tests have a home directory of their own.
         control_plane.shared()

@@ -30,6 +30,7 @@ from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import overhead
 from nova_k8s.inventory import bounds
 from tests.functional import base
+from tests import waiting
 
 CONF = nova.conf.CONF
 
@@ -65,11 +66,7 @@ class OverheadTestBase(base.ServersTestBase):
         return self.inventory(host)[bounds.MEMORY_MB]
 
     def assert_reserved(self, expected, host='compute1'):
-        deadline = time.monotonic() + 10
-        while (self.memory(host)['reserved'] != expected and
-                time.monotonic() < deadline):
-            time.sleep(0.1)
-        self.assertEqual(expected, self.memory(host)['reserved'])
+        self.wait_for(expected, lambda: self.memory(host)['reserved'])
 
     def assert_kept(self, expected, host='compute1'):
         """It is so, and an audit and a restart find the same."""
@@ -201,7 +198,7 @@ class StormTest(OverheadTestBase):
         for _ in range(number):
             self.api.post_server({'server': self._build_server(
                 flavor_id=flavor, networks='none')})
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 2 * waiting.PATIENCE
         while time.monotonic() < deadline:
             found = self.api.get_servers()
             if all(each['status'] != 'BUILD' for each in found):
@@ -370,13 +367,10 @@ class MoveTest(libvirt_base.LibvirtMigrationMixin, OverheadTestBase):
                 self.server['id'])._job_type = self.ending
 
     def _reserved_on_its_way(self):
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
+        def reserved():
             found = self.memory('compute2')['reserved']
-            if found > OTHERS:
-                break
-            time.sleep(0.1)
-        return found
+            return found if found > OTHERS else None
+        return waiting.until(reserved)
 
     def test_live_migrate(self):
         self.server = self.boot_on('compute1')
@@ -400,10 +394,7 @@ class MoveTest(libvirt_base.LibvirtMigrationMixin, OverheadTestBase):
             self.boot_on('compute2', self.large)
         self.set_limits(cpu='8', memory='%dMi' % (
             OTHERS + 3 * 1024 + 2 * self.cost(1024) + 10))
-        deadline = time.monotonic() + 10
-        while (self.memory('compute2')['total'] < 3 * 1024 and
-                time.monotonic() < deadline):
-            time.sleep(0.1)
+        waiting.until(lambda: self.memory('compute2')['total'] >= 3 * 1024)
         # The conductor tried this host and found no other.
         exc = self.assertRaises(
             client.OpenStackApiException, self.api.post_server_action,

@@ -30,6 +30,7 @@ import yaml
 from nova_k8s.accounting import usage
 from nova_k8s import conf
 from tests.functional import real_libvirt
+from tests import waiting
 
 conf.register_opts(nova.conf.CONF)
 
@@ -100,7 +101,7 @@ class GuestTest(GuestTestBase):
 
         self._delete_server(server)
         self.assertEqual({}, self.embed.guests())
-        self.wait_until(
+        waiting.until(
             lambda: b'qemu' not in command(guest['pid']),
             f'process {guest["pid"]} is still there')
         self.assertEqual(0, self.usages()['MEMORY_MB'])
@@ -156,7 +157,7 @@ class CostTest(GuestTestBase):
                                      ephemeral=0)
         server = self.boot(flavor, 'guest')
         self.assertEqual('ACTIVE', server['status'])
-        reserved = self.wait_until(
+        reserved = waiting.until(
             lambda: self.reserved() > 1 and self.reserved(),
             'what it costs is not reserved')
         # What QEMU is known to need at least, and far from the memory of the
@@ -166,15 +167,15 @@ class CostTest(GuestTestBase):
         self.assertGreater(reserved, 10)
         self.assertLess(reserved, 128)
         # The most that was seen: QEMU gives back some of it after the boot.
-        self.wait_until(lambda: self.reserved() == max(self.seen_mb),
-                        'not what was measured is reserved')
-        self.wait_until(self.warnings, 'nobody is told')
+        waiting.until(lambda: self.reserved() == max(self.seen_mb),
+                      'not what was measured is reserved')
+        waiting.until(self.warnings, 'nobody is told')
         # It is looked at again, and told once.
         time.sleep(3)
         self.assertEqual(1, self.warnings())
         self._delete_server(server)
-        self.wait_until(lambda: self.reserved() == 0,
-                        'it is still reserved')
+        waiting.until(lambda: self.reserved() == 0,
+                      'it is still reserved')
 
 
 class DemoTest(testtools.TestCase):
@@ -199,21 +200,12 @@ class DemoTest(testtools.TestCase):
         self.addCleanup(demo.terminate)
         # the child that is the demo itself, and its working directory
         children = pathlib.Path(f'/proc/{demo.pid}/task/{demo.pid}/children')
-        child = self.wait_for(children.read_text).split()[0]
-        arguments = self.wait_for(
+        child = waiting.until(children.read_text).split()[0]
+        arguments = waiting.until(
             lambda: [word for word in command(child).split(b'\0')
                      if word.startswith(b'/tmp/nova-k8s-demo-')])
         self.directory = arguments[0]
         return demo
-
-    def wait_for(self, function, timeout=120):
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            value = function()
-            if value:
-                return value
-            time.sleep(0.05)
-        self.fail(f'not within {timeout} s')
 
     def processes(self, word=b''):
         return [path.name for path in pathlib.Path('/proc').glob('[0-9]*')
@@ -226,7 +218,7 @@ class DemoTest(testtools.TestCase):
 
     def test_story(self):
         demo = self.start()
-        text, _ = demo.communicate(timeout=240)
+        text, _ = demo.communicate(timeout=300)
 
         self.assertEqual(0, demo.returncode, text)
         self.assertNothingIsLeft()
@@ -265,9 +257,9 @@ class DemoTest(testtools.TestCase):
 
     def test_interrupted(self):
         demo = self.start()
-        self.wait_for(lambda: self.processes(b'guest=instance'))
+        waiting.until(lambda: self.processes(b'guest=instance'))
         demo.send_signal(signal.SIGINT)
-        text, _ = demo.communicate(timeout=60)
+        text, _ = demo.communicate(timeout=300)
 
         self.assertEqual(130, demo.returncode, text)
         self.assertNotIn('Traceback', text)
@@ -283,7 +275,7 @@ class DemoTest(testtools.TestCase):
                         os.path.lexists(link)):
                     link.symlink_to(path)
         demo = self.start(PATH=programs)
-        text, _ = demo.communicate(timeout=60)
+        text, _ = demo.communicate(timeout=300)
 
         self.assertEqual(1, demo.returncode, text)
         self.assertNotIn('Traceback', text)

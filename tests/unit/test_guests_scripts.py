@@ -22,10 +22,11 @@ import pathlib
 import shlex
 import signal
 import subprocess
-import time
 
 import fixtures
 import testtools
+
+from tests import waiting
 
 BASE = pathlib.Path(__file__).resolve().parents[2] / 'etc/kubernetes/base'
 UID = '5ba009c0-0000-4000-8000-61fee2426666'
@@ -75,10 +76,8 @@ class HolderTest(ScriptTestCase):
         self.addCleanup(process.wait)
         self.addCleanup(self._end, process)
         # Until it has its trap, a signal would end it.
-        deadline = time.monotonic() + 20
-        while not self._catches(process.pid, signal.SIGTERM):
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
+        waiting.until(lambda: self._catches(process.pid, signal.SIGTERM),
+                      interval=0.01)
         return process
 
     @staticmethod
@@ -105,14 +104,14 @@ class HolderTest(ScriptTestCase):
             process = self.start()
             self.assertStays(process)
             process.terminate()
-            self.assertEqual(0, process.wait(20))
+            self.assertEqual(0, process.wait(waiting.PATIENCE))
             self.assertIn('no guest is left', process.stderr.read())
 
     def test_without_libvirt(self):
         self.pod()
         process = self.start()
         process.terminate()
-        self.assertEqual(0, process.wait(20))
+        self.assertEqual(0, process.wait(waiting.PATIENCE))
 
     def test_a_signal_before_it_waits(self):
         """None goes unnoticed, whenever it comes."""
@@ -120,7 +119,7 @@ class HolderTest(ScriptTestCase):
         for _each in range(15):
             process = self.start()
             process.terminate()
-            self.assertEqual(0, process.wait(20))
+            self.assertEqual(0, process.wait(waiting.PATIENCE))
 
     def test_until_the_last_one_is_gone(self):
         pod = self.pod()
@@ -132,7 +131,7 @@ class HolderTest(ScriptTestCase):
         process.terminate()
         self.assertStays(process)
         self.fill(pod / 'guests' / 'machine', populated=0)
-        self.assertEqual(0, process.wait(20))
+        self.assertEqual(0, process.wait(waiting.PATIENCE))
         self.assertIn('waiting for its guests', process.stderr.read())
 
     def test_another_folder_is_a_guest_too(self):

@@ -21,6 +21,7 @@ from nova_k8s.config import folder
 from nova_k8s.config import follower
 from tests.unit import api_server
 from tests.unit import base
+from tests import waiting
 
 CONFIG_MAP = {'metadata': {'namespace': 'n', 'name': 'a'},
               'data': {'nova.conf': '[DEFAULT]\nhost = b\n'}}
@@ -53,14 +54,14 @@ class FollowerTest(base.TestCase):
 
     def test_what_has_changed_before_it_began(self):
         self.follow(10)
-        self.assertTrue(self.changed.wait(20))
+        self.assertTrue(self.changed.wait(waiting.PATIENCE))
         document, = self.written.read(folder.CURRENT)
         self.assertEqual('[DEFAULT]\nhost = b\n', document.text)
 
     def test_nothing_is_asked_while_nothing_changes(self):
         # Here, it is the time between two questions of other watches.
         self.follow(0.2)
-        self.assertTrue(self.changed.wait(20))
+        self.assertTrue(self.changed.wait(waiting.PATIENCE))
         time.sleep(1)
         self.assertEqual([False, True], [
             'watch' in query for _path, query in self.server.requests])

@@ -20,6 +20,7 @@ import fixtures
 
 from nova_k8s.inventory import publisher
 from tests.unit import base
+from tests import waiting
 
 
 class PublisherTest(base.TestCase):
@@ -133,7 +134,7 @@ class PublisherTest(base.TestCase):
         self.useFixture(fixtures.MonkeyPatch(
             'nova_k8s.inventory.publisher.MEASURE_EVERY', 0.01))
         self.publisher.start()
-        self.assertTrue(self.measured.wait(10))
+        self.assertTrue(self.measured.wait(waiting.PATIENCE))
 
     def test_stop_before_start(self):
         self.publisher.stop()

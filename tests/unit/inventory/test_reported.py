@@ -26,6 +26,7 @@ from nova_k8s.inventory import bounds
 from nova_k8s.inventory import reported
 from nova_k8s.limits import budget
 from tests.unit import base
+from tests import waiting
 
 NODE = 'node-1'
 UUID = '2f1f0b2e-6a0c-4a1e-9d2c-000000000001'
@@ -206,7 +207,7 @@ class PublishTest(base.TestCase):
         thread.start()
         self.addCleanup(thread.join)
         self.addCleanup(answer.set)
-        self.assertTrue(asked.wait(10))
+        self.assertTrue(asked.wait(waiting.PATIENCE))
         claimed = threading.Thread(target=claims.locked, args=(str,))
         claimed.start()
         claimed.join(5)

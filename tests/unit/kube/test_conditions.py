@@ -19,6 +19,7 @@ from nova_k8s import errors
 from nova_k8s.kube import conditions
 from tests.unit import api_server
 from tests.unit import base
+from tests import waiting
 
 
 class ConditionsTest(base.TestCase):
@@ -43,10 +44,8 @@ class ConditionsTest(base.TestCase):
         return client.ApiClient(configuration)
 
     def _await(self, number):
-        deadline = time.monotonic() + 10
-        while len(self.server.bodies) < number:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.005)
+        waiting.until(lambda: len(self.server.bodies) >= number,
+                      interval=0.005)
         return self.server.bodies
 
     def _no_more_than(self, number):
@@ -71,10 +70,8 @@ class ConditionsTest(base.TestCase):
         self.server.will_answer({})
         # The last word counts, not each.
         self.conditions.show(False, True, 'none is left')
-        deadline = time.monotonic() + 10
-        while self.conditions._written != (False, True, 'none is left'):
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.005)
+        waiting.until(lambda: self.conditions._written == (
+            False, True, 'none is left'), interval=0.005)
 
     def test_not_allowed(self):
         self.server.will_refuse(403, 'cannot patch "nodes/status"')

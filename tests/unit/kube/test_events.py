@@ -23,6 +23,7 @@ from nova_k8s.kube import events
 from nova_k8s.limits import budget
 from tests.unit import api_server
 from tests.unit import base
+from tests import waiting
 
 POD = budget.Reference('Pod', 'compute-x7k2p', 'uid-1', 'openstack')
 PATH = '/api/v1/namespaces/openstack/events'
@@ -55,10 +56,8 @@ class RecorderTest(base.TestCase):
         self.recorder.record(reference, 'Warning', 'LimitsLost', text)
 
     def _await(self, number):
-        deadline = time.monotonic() + 10
-        while len(self.server.bodies) < number:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.005)
+        waiting.until(lambda: len(self.server.bodies) >= number,
+                      interval=0.005)
         return self.server.bodies
 
     def _no_more_than(self, number):
@@ -166,7 +165,7 @@ class RecorderTest(base.TestCase):
         began = time.monotonic()
         for _ in range(100):
             self._record()
-        self.assertLess(time.monotonic() - began, 1)
+        self.assertLess(time.monotonic() - began, 4)
         self.server.release.set()
 
     def _no_thread(self):

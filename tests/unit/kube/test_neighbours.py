@@ -20,6 +20,7 @@ from nova_k8s import errors
 from nova_k8s.kube import neighbours
 from nova_k8s.kube import watch
 from tests.unit import base
+from tests import waiting
 
 
 class Watch:
@@ -59,6 +60,6 @@ class NeighboursTest(base.TestCase):
                              only.query)
             self.assertEqual('one', found.latest()[0]['metadata']['name'])
             only.changed()
-            self.assertTrue(changed.wait(5))
+            self.assertTrue(changed.wait(waiting.PATIENCE))
         finally:
             found.stop()

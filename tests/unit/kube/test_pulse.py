@@ -24,6 +24,7 @@ import urllib3
 
 from nova_k8s.kube import pulse
 from tests.unit import base
+from tests import waiting
 
 TIMEOUT = 10
 HANGS = urllib3.exceptions.ReadTimeoutError(None, '', 'Read timed out.')
@@ -108,7 +109,7 @@ class PulseTest(base.TestCase):
                    for _ in range(3)]
         for each in threads:
             each.start()
-        self.assertTrue(asked.wait(10))
+        self.assertTrue(asked.wait(waiting.PATIENCE))
         self.assertEqual([], found)
         go_on.set()
         for each in threads:

@@ -25,6 +25,7 @@ from nova_k8s.limits import budget
 from nova_k8s.limits import watcher
 from nova_k8s.util import worker
 from tests.unit import base
+from tests import waiting
 
 
 def some(cpu=4000):
@@ -187,19 +188,17 @@ class WorkerTest(base.TestCase):
             self.source, watcher.State(some()), self._tell, self._push)
         self.follower.start()
         self.addCleanup(self.follower.stop)
-        self.assertTrue(self.source.watching.wait(5))
+        self.assertTrue(self.source.watching.wait(waiting.PATIENCE))
 
     def _await_push(self):
-        self.assertTrue(self.push_done.acquire(timeout=5))
+        self.assertTrue(self.push_done.acquire(
+            timeout=waiting.PATIENCE))
 
     def _no_push(self):
         self.assertFalse(self.push_done.acquire(timeout=0.2))
 
     def _await(self, condition):
-        deadline = time.monotonic() + 5
-        while not condition():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.005)
+        waiting.until(condition, interval=0.005)
 
     def test_a_change_is_pushed(self):
         self._start(some(8000))
@@ -287,7 +286,7 @@ class WorkerTest(base.TestCase):
             lambda: allowed[0])
         self.follower.start()
         self.addCleanup(self.follower.stop)
-        self.assertTrue(self.source.watching.wait(5))
+        self.assertTrue(self.source.watching.wait(waiting.PATIENCE))
         self.source.changed()
         self._no_push()
         for millicores, expected in ((1000, 1000), (3000, 3000),
@@ -308,7 +307,7 @@ class WorkerTest(base.TestCase):
             watcher.nothing)
         self.follower.start()
         self.addCleanup(self.follower.stop)
-        self.assertTrue(self.source.watching.wait(5))
+        self.assertTrue(self.source.watching.wait(waiting.PATIENCE))
         self.source.changed()
         self._await(lambda: self.follower.state.stale)
         self.source.answers = [some()]
@@ -335,7 +334,7 @@ class WorkerTest(base.TestCase):
         self.assertLess(source.watch.call_count, 10)
         self.assertIn('a bug', self.log.output)
         source.watch = watch
-        self.assertTrue(source.watching.wait(5))
+        self.assertTrue(source.watching.wait(waiting.PATIENCE))
         source.changed()
         self._await_push()
         self.assertEqual([some(8000)], self.pushed)
@@ -345,7 +344,7 @@ class WorkerTest(base.TestCase):
         self._start(some(8000))
         began = time.monotonic()
         self.follower.stop()
-        self.assertLess(time.monotonic() - began, 2)
+        self.assertLess(time.monotonic() - began, 10)
         self.assertEqual([], [
             each.name for each in threading.enumerate()
             if each not in before])

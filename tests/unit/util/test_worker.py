@@ -18,6 +18,7 @@ import time
 
 from nova_k8s.util import worker
 from tests.unit import base
+from tests import waiting
 
 
 class WorkerTest(base.TestCase):
@@ -34,7 +35,7 @@ class WorkerTest(base.TestCase):
         self.steps.put(time.monotonic() - self.began)
         return self.delays.pop(0) if self.delays else None
 
-    def next(self, seconds=5):
+    def next(self, seconds=waiting.PATIENCE):
         return self.steps.get(timeout=seconds)
 
     def none(self, seconds=0.3):
@@ -71,7 +72,7 @@ class WorkerTest(base.TestCase):
         self.next()
         begin = time.monotonic()
         self.worker.stop()
-        self.assertLess(time.monotonic() - begin, 5)
+        self.assertLess(time.monotonic() - begin, 30)
 
     def test_many_wakes_are_one_step(self):
         self.start(settle=0.3)

@@ -156,7 +156,7 @@ class ByNameTest(ApiTestBase):
         began = time.monotonic()
         self.refused(errors.Unreadable, 'Pod openstack/compute',
                      self.server.url, timeout=0.1)
-        self.assertLess(time.monotonic() - began, 3)
+        self.assertLess(time.monotonic() - began, 20)
 
     def test_connection_refused(self):
         with socket.socket() as unused:

@@ -22,6 +22,7 @@ from nova_k8s.limits import growth
 from nova_k8s.limits.sources import downward_api
 from tests.unit import base
 from tests.unit.limits.sources import test_files
+from tests import waiting
 
 MI = 2 ** 20
 GI = 2 ** 30
@@ -176,7 +177,7 @@ class DownwardApiTest(base.TestCase):
         thread.start()
         self.addCleanup(thread.join, 5)
         self.addCleanup(stop.set)
-        self.assertEqual(4000, found.get(timeout=5))
+        self.assertEqual(4000, found.get(timeout=waiting.PATIENCE))
         for text, expected in (
                 ('12000', 12000),
                 ('', f"{path}: '' is not a whole number"),
@@ -189,7 +190,7 @@ class DownwardApiTest(base.TestCase):
                 # As the kubelet does it: never half of it.
                 test_files.write(path + '.new', text)
                 os.rename(path + '.new', path)
-            told = found.get(timeout=5)
+            told = found.get(timeout=waiting.PATIENCE)
             if isinstance(told, str):
                 self.assertIn(expected, told)
             else:
