@@ -12,6 +12,7 @@
 
 """Two conditions of its own node, and nothing else of any node."""
 
+import itertools
 
 from kubernetes import client
 import testtools
@@ -47,10 +48,14 @@ class ConditionsTest(testtools.TestCase):
         self.assertIn(text, exc.body)
 
     def wait_for_the_policy(self):
-        # It is in force a little after it was made.
+        # It is in force a little after it was made. What changes nothing is
+        # not refused: each time another.
+        numbers = itertools.count()
+
         def refused():
             try:
-                self.patch({'metadata': {'labels': {'a': 'b'}}})
+                self.patch({'metadata': {'labels': {
+                    'a': str(next(numbers))}}})
             except client.ApiException:
                 return True
         waiting.until(refused, 'the policy')
