@@ -230,8 +230,7 @@ class Controller:
                  node.name)
 
     def _publish(self, body):
-        record = {key: body['metadata'][key]
-                  for key in ('uid', 'name', 'namespace')}
+        record = guests_pod.record(body)
         if statefile.read_plain(self._file) == record:
             return
         try:

@@ -20,11 +20,13 @@ What others build on:
 
 - Its name is ``guests-<node>``.
 - The file UID_FILE on the node tells which pod it is, as
-  ``{"uid": ..., "name": ..., "namespace": ...}``; the driver writes it once
-  the pod runs, whole or not at all, for everybody to read.
+  ``{"uid": ..., "name": ..., "namespace": ..., "container": ...}``, with the
+  ID of its container; the driver writes it once the pod runs, whole or not at
+  all, for everybody to read.
 - Below the cgroup of the pod lies the cgroup CHILD, made by whatever starts
   libvirtd. libvirtd is in its leaf ``libvirtd``, guests are below
-  ``machine``.
+  ``machine``. Whoever made it keeps its CPUs and memory nodes those of the
+  container.
 - The annotation HELD says how much memory guests hold, in bytes. The
   admission policies of etc/kubernetes refuse what would take it from them.
 """
@@ -241,6 +243,20 @@ def phase(pod):
         if condition.get('status') == 'False' and condition.get('message'):
             return PENDING, condition['message']
     return PENDING, 'it has not started'
+
+
+def record(pod):
+    """Return what UID_FILE says of a pod.
+
+    :param pod: as a dict
+    """
+    found = {key: pod['metadata'][key] for key in ('uid', 'name', 'namespace')}
+    for each in (pod.get('status') or {}).get('containerStatuses') or []:
+        # containerd://<id>; none before it started first.
+        container = (each.get('containerID') or '').rpartition('://')[2]
+        if container:
+            found['container'] = container
+    return found
 
 
 def is_news(known, held):
