@@ -215,3 +215,101 @@ class LibvirtTest(ScriptTestCase):
             self.fill(self.pod(layout=layout) / 'guests' / 'machine')
             self.assertEqual(LAYOUTS[layout](UID) + '/guests',
                              self.guests_cgroup())
+
+
+class ConfinementTest(ScriptTestCase):
+
+    ID = '3f' * 32
+
+    def setUp(self):
+        super().setUp()
+        self.tell(self.ID)
+
+    def tell(self, container, indent=None):
+        self.record.write_text(json.dumps(
+            {'uid': UID, 'name': 'guests-node1', 'namespace': 'openstack',
+             'container': container}, indent=indent))
+
+    def group(self, folder, cpus, mems='0'):
+        folder.mkdir(exist_ok=True)
+        (folder / 'cpuset.cpus.effective').write_text(cpus + '\n')
+        (folder / 'cpuset.mems.effective').write_text(mems + '\n')
+
+    def guests(self, pod):
+        folder = pod / 'guests'
+        folder.mkdir(exist_ok=True)
+        for name in ('cpuset.cpus', 'cpuset.mems'):
+            (folder / name).touch()
+        return folder
+
+    def script(self, command, **options):
+        return subprocess.Popen(
+            ['bash', '-c', '. %s --functions; %s' % (
+                shlex.quote(str(BASE / 'libvirt.sh')), command)],
+            env={**os.environ, 'RECORD': str(self.record)},
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            **options)
+
+    def confine(self, guests):
+        """Return (CPUs, memory nodes, what was said)."""
+        process = self.script(f'confine {shlex.quote(str(guests))}')
+        said = process.communicate(timeout=20)[1]
+        self.assertEqual(0, process.returncode, said)
+        return (*((guests / name).read_text().strip()
+                  for name in ('cpuset.cpus', 'cpuset.mems')), said)
+
+    def test_what_the_container_has(self):
+        for name in (self.ID, f'cri-containerd-{self.ID}.scope',
+                     f'crio-{self.ID}.scope'):
+            self.tree = self.tree / name
+            pod = self.pod()
+            # The pause container has all.
+            self.group(pod / ('7a' * 32), '0-7', '0-1')
+            self.group(pod / name, '2-3,6', '1')
+            guests = self.guests(pod)
+            cpus, mems, said = self.confine(guests)
+            self.assertEqual(('2-3,6', '1'), (cpus, mems))
+            self.assertIn('cpuset.cpus 2-3,6, before: all', said)
+            # Once.
+            self.assertEqual(('2-3,6', '1', ''), self.confine(guests))
+            self.group(pod / name, '2', '1')
+            self.assertIn('before: 2-3,6', self.confine(guests)[2])
+
+    def test_what_is_not_known_changes_nothing(self):
+        pod = self.pod()
+        guests = self.guests(pod)
+        self.group(pod / self.ID, '1-3')
+        self.confine(guests)
+        # On its way out; another one, which is not there yet; a driver that
+        # does not tell; no record.
+        self.group(pod / self.ID, '', '')
+        self.assertEqual(('1-3', '0', ''), self.confine(guests))
+        self.group(pod / self.ID, '5')
+        for container in ('aa' * 32, ''):
+            self.tell(container)
+            self.assertEqual(('1-3', '0', ''), self.confine(guests))
+        self.record.write_text('{"uid": "a"}')
+        self.assertEqual(('1-3', '0', ''), self.confine(guests))
+        self.record.unlink()
+        self.assertEqual(('1-3', '0', ''), self.confine(guests))
+        self.tell(self.ID, indent=2)
+        self.assertEqual('5', self.confine(guests)[0])
+
+    def test_within_a_second(self):
+        pod = self.pod()
+        guests = self.guests(pod)
+        self.group(pod / self.ID, '0-3')
+        process = self.script(
+            f'keep_confined {shlex.quote(str(guests))}')
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        for cpus in ('0-3', '1-2'):
+            self.group(pod / self.ID, cpus)
+            begin = time.monotonic()
+            while (guests / 'cpuset.cpus').read_text().strip() != cpus:
+                # The first time with the start of bash.
+                self.assertLess(time.monotonic() - begin, 20)
+                time.sleep(0.01)
+            took = time.monotonic() - begin
+        self.assertLess(took, 1)

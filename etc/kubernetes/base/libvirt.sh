@@ -15,8 +15,15 @@
 # children has no processes of its own, libvirtd has a leaf.
 #
 # The driver writes which pod it is, once it runs (RECORD):
-#     {"uid": "...", "name": "guests-<node>", "namespace": "..."}
+#     {"uid": "...", "name": "guests-<node>", "namespace": "...",
+#      "container": "..."}
 # Whichever comes first waits for the other.
+#
+# The CPUs and memory nodes that the kubelet gives to the pod are those of its
+# container only: its pod's cgroup has all. So `guests` is kept equal to the
+# container, here rather than by nova-compute: this sees the node's tree for
+# writing already, and the kernel holds guests to the set also while
+# nova-compute is away, and whatever it believes.
 #
 # What it needs of its pod: privileged, hostPID (guests end with the first
 # process of their PID namespace), /run/nova-k8s of the node, and no D-Bus of
@@ -31,6 +38,8 @@ record=${RECORD:-/run/nova-k8s/guests-pod.json}
 # What starts libvirtd, beside this.
 libvirtd=${0%/*}/libvirtd.sh
 interval=2
+# How often the CPUs are looked at: a set that changes holds within a second.
+often=0.5
 
 say() {
     echo "libvirt.sh: $*" >&2
@@ -50,6 +59,45 @@ recorded_uid() {
 pod_cgroup() {
     find "$tree" -maxdepth 5 -type d \
         \( -name "*pod$1" -o -name "*pod${1//-/_}.slice" \) -print -quit
+}
+
+# The cgroup of the container in the pod's cgroup $1 that the record names.
+# It is called often, so that no program is started for it.
+container_cgroup() {
+    local text id each
+    { text=$(< "$record"); } 2>/dev/null || return
+    id=${text#*\"container\": \"}
+    [ "$id" != "$text" ] || return
+    id=${id%%\"*}
+    [ "$id" ] || return
+    for each in "$1/$id" "$1"/*-"$id.scope"; do
+        [ ! -d "$each" ] || echo "$each"
+    done
+}
+
+# Gives the container's CPUs and memory nodes to `guests` ($1), where that is
+# not so yet. What is not known changes nothing.
+confine() {
+    local guests=$1 container name allowed present
+    container=$(container_cgroup "${guests%/guests}")
+    [ "$container" ] || return 0
+    for name in cpuset.cpus cpuset.mems; do
+        allowed='' present=''
+        read -r allowed 2>/dev/null < "$container/$name.effective"
+        read -r present 2>/dev/null < "$guests/$name"
+        [ "$allowed" ] && [ "$allowed" != "$present" ] || continue
+        if echo "$allowed" 2>/dev/null > "$guests/$name"; then
+            say "guests may use $name $allowed, before: ${present:-all}"
+        fi
+    done
+}
+
+# Like watch(), it stays in the cgroup of the container.
+keep_confined() {
+    while [ -d /proc/$$ ]; do
+        confine "$1"
+        sleep "$often"
+    done
 }
 
 # Every cgroup `guests` of a pod, not one of a container, in which guests live.
@@ -176,8 +224,12 @@ main() {
         fail "/run/dbus of the node is mounted: machined would put guests" \
             "outside of the guests' pod"
     wait_for_guests_cgroup
-    # Neither is on libvirtd's way: they stay in the cgroup of the container.
+    mkdir -p "$guests"
+    confine "$guests"
+    # None of them is on libvirtd's way: they stay in the cgroup of the
+    # container.
     watch $$ "$guests" &
+    keep_confined "$guests" &
     "$BASH" "$libvirtd" --follow $$ restart &
     enter "$guests" "$@" || fail "$guests cannot be entered"
 }
