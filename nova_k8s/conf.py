@@ -158,6 +158,32 @@ forgotten, because it was deleted by force, disables the service always: its
 memory is promised to others. ``nova-k8s check`` shows such guests.
 """),
     cfg.StrOpt(
+        'cpus',
+        default='shared',
+        choices=[
+            ('off', 'nothing: Nova knows all CPUs of the machine'),
+            ('shared', 'guests float over the CPUs of the guests\' pod'),
+            ('dedicated', 'each guest that asks for it has CPUs of the '
+                          'guests\' pod for itself'),
+        ],
+        help="""What Nova is told of the CPUs of the guests' pod.
+
+They become ``[compute] cpu_shared_set`` or ``cpu_dedicated_set``, where
+neither is set, and follow the pod. Sets of your own must lie in those of the
+pod. ``dedicated`` needs CPUs that no other pod has: a Guaranteed pod, a limit
+of whole cores, and ``cpuManagerPolicy: static`` of the kubelet. ``shared``
+turns itself off where guests are that Nova pinned. Whatever is set here, the
+kernel holds guests to the CPUs of their pod.
+"""),
+    cfg.IntOpt(
+        'cpus_shared',
+        default=0,
+        min=0,
+        help='How many CPUs of a ``dedicated`` set are kept for guests '
+             'without CPUs of their own, for the shared part of mixed guests, '
+             'and for emulator threads with ``hw:emulator_threads_policy = '
+             'share``. Whole cores where that can be.'),
+    cfg.StrOpt(
         'node_name',
         help='Name of the Kubernetes node of the pod. Default: ``NODE_NAME`` '
              'in the environment (from ``spec.nodeName``), then what the pod '

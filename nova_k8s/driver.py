@@ -32,8 +32,10 @@ from nova_k8s.config import sighup
 from nova_k8s.confinement import controller
 from nova_k8s import errors
 from nova_k8s import hooks
+from nova_k8s.inventory import affinity
 from nova_k8s.inventory import compute_node
 from nova_k8s.inventory import host as machine
+from nova_k8s.inventory import pinning
 from nova_k8s.limits import checkpoint
 from nova_k8s import parts
 
@@ -64,6 +66,7 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
         self._elastic = None
         self._exporter = None
         self._drainer = None
+        self._cpu_sets = None
 
     def init_host(self, host):
         """Start, or end nova-compute with one line that says why not."""
@@ -91,8 +94,8 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
         super().init_host(host)
         self._watcher.start()
         self._publisher.start()
-        for each in (self._service, self._guests_pod, self._elastic,
-                     self._exporter):
+        for each in (self._service, self._guests_pod, self._cpu_sets,
+                     self._elastic, self._exporter):
             if each:
                 each.start()
         if self._drainer:
@@ -100,8 +103,8 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
 
     def cleanup_host(self, host):
         for each in (self._exporter, self._drainer, self._elastic,
-                     self._guests_pod, self._service, self._watcher,
-                     self._publisher, self._recorder):
+                     self._cpu_sets, self._guests_pod, self._service,
+                     self._watcher, self._publisher, self._recorder):
             if each:
                 each.stop()
         super().cleanup_host(host)
@@ -145,6 +148,28 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
         if self._reported:
             self._reported.bound_resources(data)
         return data
+
+    # What get_available_resource() tells NUMATopologyFilter and the claims of
+    # live migrations, and what a guest's XML is made with: one place.
+    def _get_host_numa_topology(self):
+        found = super()._get_host_numa_topology()
+        if not self._reported:
+            return found
+        return pinning.bound(found, self._cpu_sets.mems,
+                             self._reported.memory_limit_mb())
+
+    # Nova writes the destination's shared CPUs into the XML of a guest that
+    # leaves, and does not know what it was pinned to since it started.
+    def _live_migration_operation(self, context, instance, dest,
+                                  block_migration, migrate_data, guest,
+                                  device_names):
+        if self._cpu_sets:
+            stock = guest.get_xml_desc
+            guest.get_xml_desc = lambda *args, **options: (
+                affinity.without_pins(stock(*args, **options)))
+        super()._live_migration_operation(
+            context, instance, dest, block_migration, migrate_data, guest,
+            device_names)
 
     def update_provider_tree(self, provider_tree, nodename, allocations=None):
         super().update_provider_tree(

@@ -65,6 +65,9 @@ FUNCTIONS = {
     'nova.virt.hardware:get_cpu_shared_set': (),
     f'{_DRIVER}._set_host_enabled': ('self', True, 'reason'),
     f'{_DRIVER}._hard_reboot': ('self', 'context', 'instance', ...),
+    f'{_DRIVER}._get_host_numa_topology': ('self',),
+    f'{_DRIVER}._live_migration_operation':
+        ('self', 'context', 'instance', 'dest', False, 'data', 'guest', []),
     f'{_DRIVER}._uri': (),
     'nova.virt.libvirt.host:Host.list_guests': ('self',),
     'nova.virt.libvirt.volume.mount:get_manager': (),

@@ -28,8 +28,10 @@ from nova_k8s.confinement import guests_pod
 from nova_k8s.drain import drainer
 from nova_k8s.elastic import ways
 from nova_k8s import errors
+from nova_k8s.inventory import affinity
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import compute_node
+from nova_k8s.inventory import cpu_sets
 from nova_k8s.inventory import publisher
 from nova_k8s.inventory import reported
 from nova_k8s.kube import client as kube_client
@@ -91,6 +93,11 @@ class Parts:
             self._budget, CONF.kubernetes.unlimited,
             next((each for each in known if self._node_name in (
                 None, each.hypervisor_hostname)), None))
+        # Before Nova's driver looks, which it does next.
+        self._cpu_sets = cpu_sets.from_conf(
+            CONF, host, self._guests_pod and source, self._budget)
+        self._cpu_sets.begin(known)
+        self._reported.sets = lambda: self._cpu_sets.sets
         self._account(overhead, reserve, source)
         self._follow(host, source, node_source)
         if problem:
@@ -120,6 +127,11 @@ class Parts:
         tracker = self._tracker()
         if tracker:
             self._accounts.follow(tracker, self._reported.memory_used_mb)
+        self._cpu_sets.connect(
+            tracker, self._get_host_numa_topology,
+            functools.partial(affinity.move, self._host),
+            self._tell_of_guests, self._publisher.wake,
+            self._guests_pod and self._guests_pod.wake)
         if self._guests_pod:
             self._guests_pod.connect(
                 source.latest, self._accounts.held_bytes, usage.pids,

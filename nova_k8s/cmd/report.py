@@ -23,6 +23,7 @@ import yaml
 
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
+from nova_k8s.accounting import usage
 from nova_k8s.cmd import files
 from nova_k8s import conf
 from nova_k8s.config import command_line
@@ -30,7 +31,10 @@ from nova_k8s.confinement import cgroup
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import capacity
+from nova_k8s.inventory import cpu_sets
 from nova_k8s.inventory import host
+from nova_k8s.inventory import numa
+from nova_k8s.inventory import picture
 from nova_k8s.limits import checkpoint
 from nova_k8s.limits import messages
 from nova_k8s.limits import sources
@@ -126,10 +130,14 @@ def report(machine_text=None, flavors=()):
                host.ask_libvirt(CONF.libvirt.connection_uri or
                                 'qemu:///system') or
                host.ask_kernel())
-    stock = host.stock_inventory(machine, CONF, kept.mb)
+    drawn, sets, problems = (
+        look_at_cpus(budget) if machine_text is None else (None, None, []))
+    stock = host.stock_inventory(machine, CONF, kept.mb, sets)
     bounded = bounds.apply(
-        stock, bounds.limits(budget, unlimited), {},
-        closed=budget.terminating)
+        stock, bounds.share_cores(
+            bounds.limits(budget, unlimited),
+            stock.get(bounds.PCPU, {}).get('total', 0),
+            sets.lost_count if sets else 0), {}, closed=budget.terminating)
     warning = bounds.warn_of_ratio(
         bounded.get(bounds.MEMORY_MB),
         bounds.limits(budget, unlimited)[bounds.MEMORY_MB],
@@ -139,13 +147,14 @@ def report(machine_text=None, flavors=()):
                     'source': machine.source},
         'budget': budget.as_dict(),
         'inventory': bounded,
+        'cpus': drawn,
         'warnings': [
+            *problems,
             *([f'stale: {state.problem}'] if state.stale else []),
             *(line.text for line in messages.for_change(
                 None, watcher.State(budget), unlimited)
               if line.type == messages.WARNING),
-            *bounds.list_warnings(budget, stock,
-                                  host.count_dedicated(machine)),
+            *bounds.list_warnings(budget, stock),
             *([warning] if warning else [])],
         'notes': notes(bounded),
     }
@@ -154,6 +163,18 @@ def report(machine_text=None, flavors=()):
             capacity.describe(bounded, size, settings,
                               CONF.kubernetes.reserve_ahead) for size in sizes]
     return result, budget
+
+
+def look_at_cpus(budget):
+    """Return (what scripts get to see of CPUs, the cpus.Sets, problems).
+
+    Of this machine, and of the guests' pod where that is seen.
+    """
+    guests = picture.look(usage.pids())
+    seen, sets, problems = cpu_sets.preview(
+        CONF, budget, frozenset().union(*(each.pinned for each in guests)))
+    return (picture.describe(numa.read(), seen, sets, guests), sets,
+            problems)
 
 
 def notes(inventory):
@@ -165,7 +186,8 @@ def notes(inventory):
             'measured where nova-compute runs, as [kubernetes] '
             'reserved_memory_mb = auto.')
     open_ = [resource_class for resource_class in inventory
-             if not CONF[host.RATIOS[resource_class]]]
+             if resource_class in host.RATIOS and
+             not CONF[host.RATIOS[resource_class]]]
     if open_:
         options = ' or '.join(host.RATIOS[each] for each in open_)
         found.append(
@@ -182,8 +204,10 @@ def show(result, budget, out):
     out.print(f'Machine: {result["machine"]["source"]}', highlight=False,
               soft_wrap=True)
     machine = {bounds.VCPU: result['machine']['cpus'],
+               bounds.PCPU: result['machine']['cpus'],
                bounds.MEMORY_MB: result['machine']['memory_mb']}
     limits = bounds.limits(budget, 'host')
+    limits[bounds.PCPU] = limits[bounds.VCPU]
     grid = table.Table()
     grid.add_column('')
     for heading in ('machine', 'limit', 'total', 'reserved', 'ratio', 'sold'):
@@ -196,6 +220,9 @@ def show(result, budget, out):
             str(record['reserved']), str(record['allocation_ratio']),
             str(capacity.sold(record)))
     out.print(grid)
+    if result['cpus']:
+        for each in picture.draw(result['cpus']):
+            out.print(each, highlight=False, soft_wrap=True)
     for line in result['notes']:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     if 'flavors' in result:

@@ -18,10 +18,11 @@ Pure functions over the records that Nova's driver reports to Placement.
 from nova_k8s import errors
 
 VCPU = 'VCPU'
+PCPU = 'PCPU'
 MEMORY_MB = 'MEMORY_MB'
 
 # What the pod's limits bound, and the field of the limit.
-FIELDS = {VCPU: 'cpu', MEMORY_MB: 'memory'}
+FIELDS = {VCPU: 'cpu', PCPU: 'cpu', MEMORY_MB: 'memory'}
 
 
 def reserved_by_class(conf, memory_mb):
@@ -61,6 +62,45 @@ def cap(limits, most):
     mine = {MEMORY_MB: most[0], VCPU: most[1] // 1000}
     return {name: mine[name] if limit is None else min(limit, mine[name])
             for name, limit in limits.items()}
+
+
+def share_cores(limits, dedicated, lost=0):
+    """Return the limits, with one for dedicated CPUs as well.
+
+    Those and the shared ones together are no more cores than the limit. What
+    is lost is reserved, so it promises nothing.
+
+    :param limits: as from limits()
+    :param dedicated: how many CPUs Nova may pin guests to
+    :param lost: how many of them the pod does not have any more
+    """
+    cores = limits[VCPU]
+    if cores is None:
+        return dict(limits, **{PCPU: None})
+    mine = min(dedicated - lost, cores)
+    return dict(limits, **{VCPU: cores - mine, PCPU: mine + lost})
+
+
+def count_cpus(stock, sets):
+    """Return the records of Nova's driver, with the CPUs that are now.
+
+    Nova's driver says it anew at its next audit only, and does not know of
+    CPUs that the pod has lost.
+
+    :param sets: the cpus.Sets that Nova has; None for no others
+    """
+    if not sets:
+        return stock
+    found = dict(stock)
+    for resource_class, number, reserved in (
+            (VCPU, sets.shared_count, 0),
+            (PCPU, sets.dedicated_count, sets.lost_count)):
+        record = found.pop(resource_class, None)
+        if record and number:
+            found[resource_class] = dict(
+                record, total=number, max_unit=number,
+                reserved=max(record['reserved'], reserved))
+    return found
 
 
 def total(machine, limit, last):
@@ -174,11 +214,10 @@ def find_shortage(budget, unlimited, reserved,
     return None
 
 
-def list_warnings(budget, stock, dedicated=0):
+def list_warnings(budget, stock):
     """Return what an operator should know, a line each.
 
     :param stock: the records of Nova's driver by resource class
-    :param dedicated: how many PCPU it offers
     """
     found = [f'{budget.source}: {each}' for each in budget.caveats]
     for what, limit, request in (
@@ -196,6 +235,8 @@ def list_warnings(budget, stock, dedicated=0):
         if record is None:
             continue
         has, reserved = record['total'], record['reserved']
+        if resource_class == VCPU:
+            has += stock.get(PCPU, {}).get('total', 0)
         field = f'resources.limits.{FIELDS[resource_class]}'
         if limit is None:
             limit = has
@@ -207,11 +248,6 @@ def list_warnings(budget, stock, dedicated=0):
             found.append(
                 f'{budget.source}: of {min(limit, has)} {resource_class}, '
                 f'{reserved} are reserved: nothing is left for guests.')
-    if dedicated and budget.cpu_millicores is not None:
-        found.append(
-            f'{budget.source}: resources.limits.cpu does not bound the '
-            f'{dedicated} PCPU that [compute] cpu_dedicated_set offers: '
-            f'pinned guests may use them beyond the limit.')
     return found
 
 

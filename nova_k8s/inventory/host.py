@@ -103,7 +103,7 @@ def ask_kernel():
                    'this machine (no libvirt answers)')
 
 
-def stock_inventory(machine, conf, reserved_mb):
+def stock_inventory(machine, conf, reserved_mb, sets=None):
     """Return the records that Nova's driver would report to Placement.
 
     Those of LibvirtDriver.update_provider_tree() that a limit bounds; a
@@ -111,22 +111,29 @@ def stock_inventory(machine, conf, reserved_mb):
 
     :param conf: nova.conf.CONF
     :param reserved_mb: memory for what runs in the pod besides guests
+    :param sets: the cpus.Sets that Nova is to have; None where nova.conf says
     :raises errors.Refused: when an option that names CPUs is malformed
     """
-    cpus = machine.cpus
+    cpus, dedicated = machine.cpus, count_dedicated(machine)
     shared = _cpu_set(hardware.get_cpu_shared_set)
     if shared is not None:
         cpus = _there(shared, machine)
     elif _cpu_set(hardware.get_cpu_dedicated_set):
         cpus = 0
+    if sets:
+        cpus, dedicated = sets.shared_count, sets.dedicated_count
     totals = {
         bounds.VCPU: cpus,
+        bounds.PCPU: dedicated,
         bounds.MEMORY_MB: (conf.libvirt.file_backed_memory or
                            machine.memory_mb),
     }
     ratios = {resource_class: conf[name] or conf[f'initial_{name}']
               for resource_class, name in RATIOS.items()}
+    # Nova never sells one twice.
+    ratios[bounds.PCPU] = 1
     reserved = bounds.reserved_by_class(conf, reserved_mb)
+    reserved[bounds.PCPU] = sets.lost_count if sets else 0
     return {
         resource_class: {
             'total': total,

@@ -50,6 +50,8 @@ class Reported:
         self.cap = self.claim_cap = lambda: None
         # accounting.accounts.Accounts; None for what Nova's driver reserves.
         self.accounts = None
+        # The cpus.Sets that Nova has; None where it has its own.
+        self.sets = lambda: None
         # Whether Placement may have something else than what was told: a
         # write that failed may still have arrived.
         self._unsure = False
@@ -69,8 +71,13 @@ class Reported:
         return self._limits(self.cap())
 
     def _limits(self, most):
-        return bounds.cap(bounds.limits(self._budget(), self._unlimited),
-                          most)
+        sets = self.sets()
+        # Before Nova's driver said what there is, only the sets tell.
+        dedicated = (sets.dedicated_count if sets else
+                     self._stock.get(bounds.PCPU, {}).get('total', 0))
+        return bounds.share_cores(
+            bounds.cap(bounds.limits(self._budget(), self._unlimited), most),
+            dedicated, sets.lost_count if sets else 0)
 
     def ratio(self, resource_class):
         """How often Placement sells one of it."""
@@ -171,12 +178,13 @@ class Reported:
             resource_class: dict(record, total=self._totals[resource_class])
             for resource_class, record in self._stock.items()
             if self._totals.get(resource_class)}
+        stock = bounds.count_cpus(self._stock, self.sets())
         reserved_mb, largest = None, None
         if self.accounts:
             reserved_mb = self.accounts.reserved_mb()
             largest = dict(zip((bounds.VCPU, bounds.MEMORY_MB),
                                self.accounts.largest()))
-        bounded = bounds.apply(self._stock, self.limits, last,
+        bounded = bounds.apply(stock, self.limits, last,
                                reserved_mb, largest, self.closed)
         return {resource_class: bounded[resource_class]
                 for resource_class in bounds.FIELDS
@@ -249,15 +257,14 @@ class Reported:
         stock = {resource_class: self._stock[resource_class]
                  for resource_class in bounds.FIELDS
                  if resource_class in self._stock}
-        dedicated = self._stock.get('PCPU', {}).get('total', 0)
         # What is reserved changes all the time, and is no news.
-        seen = (self._budget(), dedicated,
-                {name: record['total'] for name, record in stock.items()})
+        seen = (self._budget(), {
+            name: record['total'] for name, record in stock.items()})
         if seen != self._warned and seen[0]:
             if self.accounts and bounds.MEMORY_MB in stock:
                 stock[bounds.MEMORY_MB] = dict(
                     stock[bounds.MEMORY_MB], reserved=self.accounts.others_mb)
-            for line in bounds.list_warnings(seen[0], stock, dedicated):
+            for line in bounds.list_warnings(seen[0], stock):
                 LOG.warning('%s', line)
             line = bounds.warn_of_ratio(
                 self._stock.get(bounds.MEMORY_MB),

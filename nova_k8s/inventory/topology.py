@@ -69,7 +69,8 @@ def _shares(memory, first, limit_mb):
     if limit_mb is None:
         return memory
     left, shares = max(0, limit_mb), {}
-    for group in (sorted(memory.keys() & first), sorted(memory.keys() - first)):
+    for group in (sorted(memory.keys() & first),
+                  sorted(memory.keys() - first)):
         whole = sum(memory[each] for each in group)
         given = min(whole, left)
         for each in group:

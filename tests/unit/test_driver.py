@@ -592,10 +592,15 @@ class ReportTest(DriverTestBase):
                        '1074 MiB of stopped guests', 'limit of 5120 MiB'):
             self.assertIn(figure, line)
 
-    def test_warns_of_pinned_cpus(self):
+    def test_one_limit_for_shared_and_dedicated_cpus(self):
+        for dedicated, expected in ((1, (1, 3)), (3, (3, 1))):
+            self.machine['PCPU'] = dedicated
+            found = self._report(some())
+            self.assertEqual(expected, (found['PCPU'][0], found['VCPU'][0]))
+        # All of them: what was shared is closed.
         self.machine['PCPU'] = 60
-        self.assertEqual((60, 0), self._report(some())['PCPU'])
-        self.assertEqual(1, self.log.output.count('60 PCPU'))
+        found = self._report(some())
+        self.assertEqual(((4, 0), (1, 1)), (found['PCPU'], found['VCPU']))
 
     def test_warns_once_for_each_change(self):
         for present in (some(65000), some(65000), None, some(),
@@ -804,7 +809,9 @@ class NovaTest(base.TestCase):
              'update_provider_tree', '_set_host_enabled', 'set_host_enabled',
              'check_can_live_migrate_destination',
              'rollback_live_migration_at_destination', '_hard_reboot',
-             'resume', 'attach_volume', 'detach_volume'}, set(overridden))
+             'resume', 'attach_volume', 'detach_volume',
+             '_get_host_numa_topology', '_live_migration_operation'},
+            set(overridden))
         for name, method in overridden.items():
             stock = self._parameters(
                 getattr(libvirt_driver.LibvirtDriver, name))
@@ -833,7 +840,9 @@ class NovaTest(base.TestCase):
         own = set(vars(driver.K8sLibvirtDriver)) | set(
             vars(parts.Parts)) | set(
             driver.K8sLibvirtDriver.__init__.__code__.co_names)
-        self.assertEqual({'_set_host_enabled', '_hard_reboot'}, {
+        self.assertEqual({
+            '_set_host_enabled', '_hard_reboot', '_get_host_numa_topology',
+            '_live_migration_operation'}, {
             name for name in own & nova
             if name.startswith('_') and not name.startswith('__')})
 

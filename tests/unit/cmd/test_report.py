@@ -115,7 +115,7 @@ class FormatTest(ReportTestBase):
 
     def _check(self, found):
         self.assertEqual(
-            ['machine', 'budget', 'inventory', 'warnings', 'notes'],
+            ['machine', 'budget', 'inventory', 'cpus', 'warnings', 'notes'],
             list(found))
         self.assertEqual({'cpus': 64, 'memory_mb': 2 ** 18,
                           'source': 'given'}, found['machine'])

@@ -263,8 +263,8 @@ class WarningsTest(base.TestCase):
 
     MACHINE = {VCPU: record(4), MEMORY_MB: record(8192)}
 
-    def _warnings(self, *names, machine=MACHINE, dedicated=0, **fields):
-        found = bounds.list_warnings(some(**fields), machine, dedicated)
+    def _warnings(self, *names, machine=MACHINE, **fields):
+        found = bounds.list_warnings(some(**fields), machine)
         self.assertEqual(len(names), len(found), found)
         for line, expected in zip(found, names):
             for name in ['Pod a/b', *expected]:
@@ -324,9 +324,10 @@ class WarningsTest(base.TestCase):
                        memory=None)
 
     def test_pinned_cpus(self):
-        self._warnings(('60 PCPU', '[compute] cpu_dedicated_set'),
-                       dedicated=60)
-        self._warnings(dedicated=60, cpu=None)
+        # One limit for both.
+        self._warnings(machine={VCPU: record(1), 'PCPU': record(3)})
+        self._warnings(('limits.cpu', '4 VCPU', 'has 3'),
+                       machine={VCPU: record(1), 'PCPU': record(2)})
 
     def test_all_at_once(self):
         self._warnings(
