@@ -83,7 +83,7 @@ class PictureTest(base.TestCase):
         drawn = self.draw(found).splitlines()
         self.assertLessEqual(max(map(len, drawn)), 80)
         for cpu in everything:
-            self.assertTrue(any(f' {cpu}' in line for line in drawn), cpu)
+            self.assertRegex('\n'.join(drawn), rf'[ +]{cpu}\D')
 
     def test_threads_of_guests(self):
         proc = pathlib.Path(self.folder())
