@@ -60,9 +60,11 @@ FUNCTIONS = {
     'nova.compute.manager:ComputeVirtAPI.update_compute_provider_status':
         ('self', 'context', 'uuid', True),
     'nova.conf.devices:register_dynamic_opts': ('conf',),
+    'nova.objects.numa:NUMATopology._to_json': ('self',),
     'nova.utils:synchronized': ('name', ...),
     'nova.virt.hardware:get_cpu_dedicated_set': (),
     'nova.virt.hardware:get_cpu_shared_set': (),
+    'nova.virt.hardware:get_vcpu_pin_set': (),
     f'{_DRIVER}._set_host_enabled': ('self', True, 'reason'),
     f'{_DRIVER}._hard_reboot': ('self', 'context', 'instance', ...),
     f'{_DRIVER}._get_host_numa_topology': ('self',),
@@ -77,10 +79,12 @@ FUNCTIONS = {
 VALUES = ('nova.compute.resource_tracker:COMPUTE_RESOURCE_SEMAPHORE',
           'nova.compute.vm_states:STOPPED',
           'nova.compute.vm_states:SUSPENDED',
+          'nova.objects.fields:CPUAllocationPolicy',
           'nova.virt.libvirt.driver:DISABLE_REASON_UNDEFINED')
 
 # What is read of objects: what their constructors set.
 SET = {'nova.compute.claims:Claim': ('_pci_requests', 'instance', 'tracker'),
+       'nova.virt.libvirt.guest:Guest': ('_domain',),
        _DRIVER: ('_host', 'provider_tree')}
 
 # What is read of the virtapi that nova-compute hands to its driver.

@@ -133,7 +133,7 @@ class CpuSets:
             return
         guests = pinning.find(self._host, compute_nodes)
         if not self._operator:
-            self._check(wished, guests)
+            self._check(wished, guests, bool(compute_nodes))
         self._adopt(self._decide(guests.cpus))
 
     def preview(self, pinned):
@@ -190,8 +190,11 @@ class CpuSets:
                 self._conf.clear_override(name, group='compute')
             self._overriding = False
 
-    def _check(self, wished, guests):
-        """Refuse what Nova would end the start for, or turn it off."""
+    def _check(self, wished, guests, known=False):
+        """Refuse what Nova would end the start for, or turn it off.
+
+        A node that Nova knows starts closed while its pod is not there.
+        """
         reserved = self._conf.reserved_host_cpus
         if wished == cpus.SHARED:
             why = ('guests are here that Nova has pinned to CPUs, and their '
@@ -206,7 +209,8 @@ class CpuSets:
                     'does not know it. Set cpus = dedicated or off.', why,
                     cpulist.render(self.seen.cpus))
             return
-        if self._pod.missing and not guests.pinned:
+        if self._pod.missing and not guests.pinned and (
+                self.seen or not known):
             raise errors.Refused(
                 f'[kubernetes] cpus = dedicated needs a guests\' pod with '
                 f'CPUs of its own: {"; ".join(self._pod.missing)}; or set '
@@ -313,8 +317,9 @@ class CpuSets:
         if not self.seen:
             return False
         guests = pinning.find(self._host, nodes)
-        if not known and not self._operator and not self._off:
-            self._check(self._conf.kubernetes.cpus, guests)
+        if not known and not self._operator and not self._off and (
+                self._conf.kubernetes.cpus == cpus.SHARED):
+            self._check(cpus.SHARED, guests)
         sets = self._decide(guests.cpus)
         if sets == self.sets and known == self.seen:
             return False

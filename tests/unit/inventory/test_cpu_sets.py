@@ -21,6 +21,7 @@ from nova import objects
 from nova_k8s import conf
 from nova_k8s.confinement import cpuset
 from nova_k8s import errors
+from nova_k8s.inventory import bounds
 from nova_k8s.inventory import cpu_sets
 from nova_k8s.inventory import cpus
 from nova_k8s.inventory import numa
@@ -75,14 +76,14 @@ class CpuSetsTest(base.TestCase):
             CONF.set_override(name, value, group=group)
             self.addCleanup(CONF.clear_override, name, group=group)
 
-    def begin(self, **options):
+    def begin(self, known=(), **options):
         self.flags(**options)
         reader = mock.Mock(look=lambda body=None: self.present)
         found = cpu_sets.CpuSets(
             CONF, 'host', reader, lambda: self.body,
             lambda: budget.Budget('Pod a/b', self.limit, 2 ** 30), LAYOUT)
         self.addCleanup(found.stop)
-        found.begin()
+        found.begin(known)
         tracker = mock.Mock(compute_nodes={'node': self.node})
         found.connect(tracker, lambda: topology(
             *found.sets.dedicated, shared=found.sets.shared), self.move,
@@ -179,6 +180,19 @@ class CpuSetsTest(base.TestCase):
         self.present = seen(2, 3, 6, 7)
         self.guests = pinning.Guests(floating=True)
         self.assertRefused('cpus_shared', cpus='dedicated')
+
+    def test_dedicated_of_a_known_node_comes_later(self):
+        self.present, now = None, self.present
+        found = self.begin(known=[self.node], cpus='dedicated')
+        # Nothing is offered.
+        self.assertEqual(cpus.Sets(), found.sets)
+        self.assertSets(None, None)
+        self.assertEqual({}, bounds.count_cpus(
+            {'VCPU': {'total': 8, 'reserved': 0}}, found.sets))
+        found.follow()
+        self.present = now
+        found.follow()
+        self.assertSets(None, '2-3,6-7')
 
     def test_dedicated_cpu_goes_away(self):
         found = self.begin(cpus='dedicated')
