@@ -35,7 +35,6 @@ from nova_k8s import hooks
 from nova_k8s.inventory import affinity
 from nova_k8s.inventory import compute_node
 from nova_k8s.inventory import host as machine
-from nova_k8s.inventory import pinning
 from nova_k8s.limits import checkpoint
 from nova_k8s import parts
 
@@ -155,8 +154,7 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
         found = super()._get_host_numa_topology()
         if not self._reported:
             return found
-        return pinning.bound(found, self._cpu_sets.mems,
-                             self._reported.memory_limit_mb())
+        return self._reported.bound_topology(found, self._cpu_sets.mems)
 
     # Nova writes the destination's shared CPUs into the XML of a guest that
     # leaves, and does not know what it was pinned to since it started.

@@ -92,7 +92,8 @@ class Parts:
         self._reported = reported.Reported(
             self._budget, CONF.kubernetes.unlimited,
             next((each for each in known if self._node_name in (
-                None, each.hypervisor_hostname)), None))
+                None, each.hypervisor_hostname)), None),
+            ram=not CONF.libvirt.file_backed_memory)
         # Before Nova's driver looks, which it does next.
         self._cpu_sets = cpu_sets.from_conf(
             CONF, host, self._guests_pod and source, self._budget)
@@ -122,7 +123,8 @@ class Parts:
         self._accounts = accounts.Accounts(
             CONF, overhead, reserve, self._reported.memory_limit_mb,
             self._publisher.wake, lambda: self._reported.closed,
-            self._refusal, self._reported.start_limit_mb)
+            self._refusal, self._reported.start_limit_mb,
+            self._reported.pages_mb)
         self._reported.accounts = self._accounts
         tracker = self._tracker()
         if tracker:

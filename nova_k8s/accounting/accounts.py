@@ -44,15 +44,18 @@ class Accounts:
     :param drained: returns why this node takes none, or None
     :param start_limit_mb: as limit_mb, for guests that are here and are
         started; the same where it is not given
+    :param pages_mb: returns the MiB of huge pages that guests may use
+        together, by page size in KiB; None where that is not known
     """
 
     def __init__(self, conf, overhead, reserve, limit_mb, changed,
                  closed=lambda: False, drained=lambda: None,
-                 start_limit_mb=None):
+                 start_limit_mb=None, pages_mb=lambda: None):
         self._conf = conf
         self._reserve = reserve
         self._limit_mb = limit_mb
         self._start_limit_mb = start_limit_mb or limit_mb
+        self._pages_mb = pages_mb
         self._closed = closed
         self._drained = drained
         self._changed = changed
@@ -86,7 +89,8 @@ class Accounts:
     def summary(self):
         """Return the summary.Summary of now."""
         return summary.make(self.needs(), self._reserve.mb,
-                            self._conf.kubernetes.reserve_ahead)
+                            self._conf.kubernetes.reserve_ahead,
+                            self._pages_mb())
 
     def needs(self):
         """The Need of each guest that is here or on its way."""
@@ -143,7 +147,7 @@ class Accounts:
                            claims.locked(self._hold, instance))
 
     def _hold(self, instance):
-        need = self._overhead(instance, instance.flavor)
+        need = self._need_of(instance)
         reason = self._find_refusal(need, instance.uuid)
         if not reason:
             self._ledger.hold(
@@ -168,12 +172,12 @@ class Accounts:
 
     def _start(self, instance, running):
         now = time.monotonic()
-        need = self._overhead(instance, instance.flavor)
+        need = self._need_of(instance)
         # What another start has just been given counts, and what Nova is
         # building too.
         rest = self._ledger.stopped(now) - set(running)
-        reason = claims.find_refusal(
-            self._start_limit_mb(), self._reserve.mb,
+        reason = self._compare(
+            self._start_limit_mb(),
             self._ledger.needs(now, rest | {instance.uuid}), need)
         if not reason:
             until = now + instance_overhead.hold_time(
@@ -237,6 +241,14 @@ class Accounts:
         if self._closed():
             return ('the pod of the limits is being deleted: nothing new is '
                     'placed on this compute node')
-        return claims.find_refusal(
-            self._limit_mb(), self._reserve.mb,
-            self._ledger.needs(time.monotonic(), {without}), need)
+        return self._compare(
+            self._limit_mb(), self._ledger.needs(time.monotonic(), {without}),
+            need)
+
+    def _compare(self, limit_mb, needs, need):
+        return (claims.find_refusal(limit_mb, self._reserve.mb, needs, need) or
+                claims.find_pages_refusal(self._pages_mb(), needs, need))
+
+    def _need_of(self, instance):
+        return self._overhead(instance, instance.flavor,
+                              numa_topology=instance.numa_topology)

@@ -30,6 +30,7 @@ from oslo_log import log as logging
 from oslo_utils import excutils
 
 from nova_k8s.accounting import ledger
+from nova_k8s.accounting import overhead
 
 LOG = logging.getLogger(__name__)
 
@@ -72,6 +73,35 @@ def find_refusal(limit_mb, others_mb, needs, need):
         f'{used_mb} MiB for {len(needs)} guests; this one needs '
         f'{need.total_mb} MiB: {need.memory_mb} MiB of memory and '
         f'{need.overhead_mb} MiB that QEMU costs beyond')
+
+
+def find_pages_refusal(pages_mb, needs, need):
+    """Return why a guest has no room in huge pages, or None where it has.
+
+    Beside find_refusal(): of what was counted for huge pages nothing is
+    memory for others, and the other way round.
+
+    :param pages_mb: the MiB that all may use by page size in KiB; None where
+        that is not known
+    :param needs: as for find_refusal()
+    :param need: as for find_refusal()
+    """
+    if pages_mb is None or not need.huge:
+        return None
+    used = ledger.huge_mb(needs)
+    # Those whose size is not chosen yet may be of any.
+    whole = [('huge pages', sum(pages_mb.values()), sum(used.values()),
+              need.huge_mb)]
+    for what, has_mb, used_mb, wanted_mb in whole + [
+            (f'huge pages of {size_kb} KiB', pages_mb.get(size_kb, 0),
+             used[size_kb], mb)
+            for size_kb, mb in need.huge if size_kb != overhead.ANY_HUGE]:
+        if used_mb + wanted_mb > has_mb:
+            return (
+                f'the limit of the pod leaves {max(0, has_mb - used_mb)} MiB '
+                f'in {what}: guests may use {has_mb} MiB of them and have '
+                f'{used_mb} MiB; this one needs {wanted_mb} MiB')
+    return None
 
 
 def guard(tracker, admit):
@@ -122,7 +152,8 @@ def follow(tracker, ledger, need_of, used_mb):
     begin with what Nova's option reserves and know only the guests' memory.
     It gets what Placement has: all that is reserved or allocated.
 
-    :param need_of: called with instance and flavor, returns an overhead.Need
+    :param need_of: called with instance, flavor and numa_topology, returns an
+        overhead.Need
     :param used_mb: returns the MEMORY_MB that is reserved or allocated
     """
     count = tracker._update_usage
@@ -133,7 +164,8 @@ def follow(tracker, ledger, need_of, used_mb):
         usage = usage_of(object_or_dict, instance, **updates)
         flavor = (object_or_dict if isinstance(object_or_dict, objects.Flavor)
                   else instance.flavor)
-        usage['nova_k8s'] = (instance.uuid, need_of(instance, flavor))
+        usage['nova_k8s'] = (instance.uuid, need_of(
+            instance, flavor, numa_topology=usage.get('numa_topology')))
         return usage
 
     def update_usage(usage, nodename, sign=1):

@@ -94,6 +94,23 @@ def of_host(conf, host):
             sum(each.flavor.vcpus for each in guests))
 
 
+def chosen_pages(numa_topology):
+    """Return (page size in KiB, MiB) of each NUMA cell of a guest.
+
+    None where Nova has chosen no page size: a request such as 'large' is a
+    negative number until a host was found.
+
+    :param numa_topology: InstanceNUMATopology, or None
+    """
+    if not numa_topology:
+        return None
+    found = tuple((cell.pagesize if 'pagesize' in cell else None, cell.memory)
+                  for cell in numa_topology.cells)
+    if any(size_kb is None or size_kb < 1 for size_kb, _mb in found):
+        return None
+    return found
+
+
 class InstanceOverhead:
     """Returns the overhead.Need of an instance with a flavor."""
 
@@ -113,24 +130,29 @@ class InstanceOverhead:
         # Where nothing is estimated, nothing is to be compared.
         self._measured = bool(settings.factor or settings.addition_mb)
 
-    def __call__(self, instance, flavor, image_meta=None, pci_requests=None):
+    def __call__(self, instance, flavor, image_meta=None, pci_requests=None,
+                 numa_topology=None):
         """Return what it needs.
 
         :param image_meta: of a rebuild with another image
         :param pci_requests: of a claim; those of the instance otherwise
+        :param numa_topology: the InstanceNUMATopology for this flavor, None
+            where there is none
         """
+        pages = chosen_pages(numa_topology)
         devices = (self._count_pci_devices(instance, flavor, pci_requests),
                    self._count_rbd_images(instance))
         if image_meta:
-            return self._need(flavor, image_meta.properties, devices)
+            return self._need(flavor, image_meta.properties, devices, pages)
         # An audit asks for every guest, and making an ImageMeta takes longer
         # than all the rest.
-        asked = hash((flavor.memory_mb, flavor.vcpus, devices,
+        asked = hash((flavor.memory_mb, flavor.vcpus, devices, pages,
                       frozenset(flavor.extra_specs.items()),
                       frozenset(instance.system_metadata.items())))
         known, need = self._known.get(instance.uuid, (None, None))
         if asked != known:
-            need = self._need(flavor, self._properties(instance), devices)
+            need = self._need(flavor, self._properties(instance), devices,
+                              pages)
             self._known[instance.uuid] = asked, need
         return need
 
@@ -195,13 +217,13 @@ class InstanceOverhead:
         """Look at a guest's volumes again: one came or went."""
         self._rbd_images.pop(uuid, None)
 
-    def _need(self, flavor, properties, devices):
+    def _need(self, flavor, properties, devices, pages):
         pci_devices, rbd_images = devices
         return overhead.need(
             overhead.guest(
                 flavor.memory_mb, flavor.vcpus, flavor.extra_specs,
                 {name: properties.get(name) for name in IMAGE_PROPERTIES},
-                self._settings, pci_devices, rbd_images),
+                self._settings, pci_devices, rbd_images, pages),
             self._settings)
 
     def of_claim(self, claim):
@@ -213,7 +235,7 @@ class InstanceOverhead:
         flavor = getattr(claim, 'flavor', None) or claim.instance.flavor
         need = self(claim.instance, flavor,
                     getattr(claim, 'image_meta', None) or None,
-                    claim._pci_requests)
+                    claim._pci_requests, claim.claimed_numa_topology)
         migration = claim.migration
         stays = bool(migration) and migration.is_same_host_resize
         return need, None if stays else claim.instance.uuid

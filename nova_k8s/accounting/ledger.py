@@ -15,6 +15,7 @@
 Imports no Nova. Whoever calls holds Nova's lock on the node's resources.
 """
 
+import collections
 import dataclasses
 
 
@@ -171,6 +172,14 @@ def largest(needs):
 def used_mb(needs):
     """What guests take of the memory limit."""
     return sum(need.total_mb for need in needs)
+
+
+def huge_mb(needs):
+    """Return what guests take of huge pages, in MiB by page size in KiB."""
+    found = collections.Counter()
+    for need in needs:
+        found.update(dict(need.huge))
+    return found
 
 
 def reserved_mb(needs, others_mb, ahead):

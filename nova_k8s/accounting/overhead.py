@@ -73,6 +73,12 @@ ARM64 = 128
 TRANSLATED = 80
 
 
+# The largest common page of the architectures that Nova runs on.
+LARGEST_COMMON_PAGE_KB = 64
+
+# The size of huge pages that Nova has not chosen yet.
+ANY_HUGE = 0
+
 # An extra spec, with the suffix of its request group: resources_gpu:VGPU.
 _RESOURCES = re.compile(r'resources[A-Za-z0-9_-]*:(.+)')
 
@@ -83,9 +89,10 @@ class Guest:
 
     memory_mb: int
     vcpus: int
-    huge_pages: bool = False
-    """Its memory comes from huge pages, which the memory limit of a pod does
-    not include."""
+    huge: ty.Tuple[ty.Tuple[int, int], ...] = ()
+    """(page size in KiB, MiB) of what of its memory comes from huge pages,
+    which the memory limit of a pod does not include. The size is ANY_HUGE
+    until Nova has chosen one."""
 
     graphics: bool = True
     video_mb: int = 0
@@ -133,7 +140,7 @@ class Need:
     """What a guest takes of a pod's memory limit, in MiB."""
 
     memory_mb: int
-    """Its own memory; 0 where that comes from huge pages."""
+    """Its own memory, without what comes from huge pages."""
 
     overhead_mb: int
     allocated_mb: int
@@ -142,14 +149,27 @@ class Need:
     vcpus: int = 0
     """VCPU that Placement has for it at most."""
 
+    huge: ty.Tuple[ty.Tuple[int, int], ...] = ()
+    """(page size in KiB, MiB) from huge pages: not of the memory limit."""
+
     @property
     def total_mb(self):
+        """Of the memory limit."""
         return self.memory_mb + self.overhead_mb
+
+    @property
+    def huge_mb(self):
+        return sum(mb for _size_kb, mb in self.huge)
+
+    @property
+    def placement_mb(self):
+        """Of MEMORY_MB, in which Placement has huge pages too."""
+        return self.total_mb + self.huge_mb
 
     @property
     def reserved_mb(self):
         """What must be kept from others, as Placement does not know of it."""
-        return max(0, self.total_mb - self.allocated_mb)
+        return max(0, self.placement_mb - self.allocated_mb)
 
 
 def cost_mb(guest, factor=1.0, addition_mb=0):
@@ -163,8 +183,8 @@ def cost_mb(guest, factor=1.0, addition_mb=0):
     """
     cost = (EMULATOR + VCPU * guest.vcpus + guest.translated_mb +
             RBD * guest.rbd_images)
-    if not guest.huge_pages:
-        cost += guest.memory_mb * (PAGE_TABLES + KVM_PAGE_TABLES)
+    # Those of huge pages are as small as nothing.
+    cost += _ordinary_mb(guest) * (PAGE_TABLES + KVM_PAGE_TABLES)
     if guest.graphics:
         cost += GRAPHICS + guest.video_mb
     for has, price in ((guest.uefi, UEFI), (guest.vtpm, VTPM),
@@ -185,19 +205,26 @@ def need(guest, settings, measured_mb=0):
         cost_mb(guest, settings.factor, settings.addition_mb), measured_mb)
     allocated_mb = (guest.memory_mb if guest.allocated_mb is None
                     else guest.allocated_mb)
-    return Need(0 if guest.huge_pages else guest.memory_mb, overhead_mb,
-                allocated_mb, guest.vcpus if guest.allocated_vcpus is None
-                else guest.allocated_vcpus)
+    return Need(_ordinary_mb(guest), overhead_mb, allocated_mb,
+                guest.vcpus if guest.allocated_vcpus is None
+                else guest.allocated_vcpus, guest.huge)
+
+
+def _ordinary_mb(guest):
+    """Its memory that is in pages of the common size."""
+    return max(0, guest.memory_mb - sum(mb for _size_kb, mb in guest.huge))
 
 
 def guest(memory_mb, vcpus, extra_specs, image_properties, settings,
-          pci_devices=0, rbd_images=0):
+          pci_devices=0, rbd_images=0, pages=None):
     """Return the Guest of a flavor and an image.
 
     :param extra_specs: of the flavor, a dict
     :param image_properties: of the image, by the names that Nova gives them
     :param pci_devices: how many are passed through, network cards included
     :param rbd_images: how many disks and volumes are opened with librbd
+    :param pages: (page size in KiB, MiB) of its memory, as Nova has chosen
+        them for its NUMA cells; None where it has not
     """
     def wanted(*names):
         """An extra spec hw:x or the image property hw_x says so."""
@@ -216,9 +243,8 @@ def guest(memory_mb, vcpus, extra_specs, image_properties, settings,
         'hw_architecture') == 'aarch64'
     return Guest(
         memory_mb=memory_mb, vcpus=vcpus,
-        huge_pages=_huge_pages(
-            image_properties.get('hw_mem_page_size') or
-            extra_specs.get('hw:mem_page_size')),
+        huge=_huge(pages, memory_mb, image_properties.get(
+            'hw_mem_page_size') or extra_specs.get('hw:mem_page_size')),
         # A video device of its own accord costs as much as one with VNC.
         graphics=(settings.graphics or
                   bool(image_properties.get('hw_video_model'))) and
@@ -256,7 +282,7 @@ def asked(resource_class, extra_specs):
 
 def placement_property(guest, settings):
     """The flavor's property with which Placement accounts for all of it."""
-    return f'resources:MEMORY_MB={need(guest, settings).total_mb}'
+    return f'resources:MEMORY_MB={need(guest, settings).placement_mb}'
 
 
 def _is_mdev(resource_class, settings):
@@ -272,19 +298,35 @@ def _true(value):
     return str(value).lower() in ('true', '1', 'yes', 'on', 't', 'y')
 
 
-def _huge_pages(size):
-    """Whether hw:mem_page_size asks for huge pages for certain.
+def is_huge(size_kb):
+    """Whether pages of this size come from the kernel's huge pages."""
+    return size_kb > LARGEST_COMMON_PAGE_KB
+
+
+def _huge(pages, memory_mb, asked_size):
+    """Return what of the memory is in huge pages, as Guest.huge has it."""
+    if pages is not None:
+        found = {}
+        for size_kb, mb in pages:
+            if is_huge(size_kb):
+                found[size_kb] = found.get(size_kb, 0) + mb
+        return tuple(sorted(found.items()))
+    size_kb = _asked_page_kb(asked_size)
+    return () if size_kb is None else ((size_kb, memory_mb),)
+
+
+def _asked_page_kb(size):
+    """The huge pages that hw:mem_page_size asks for certain, None for none.
 
     'any' and 'small' may be pages of the common size: then the memory counts.
     """
     if not size:
-        return False
+        return None
     if str(size).lower() == 'large':
-        return True
+        return ANY_HUGE
     match = re.fullmatch(r'(\d+)\s*([kmg]?)i?b?', str(size).lower())
     if not match:
-        return False
+        return None
     kib = int(match.group(1)) * {'': 1, 'k': 1, 'm': 1 << 10, 'g': 1 << 20}[
         match.group(2)]
-    # The largest common page of the architectures that Nova runs on.
-    return kib > 64
+    return kib if is_huge(kib) else None

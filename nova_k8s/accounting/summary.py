@@ -19,6 +19,7 @@ for `nova-k8s status`, which is another process.
 import dataclasses
 import os
 
+from nova_k8s.accounting import ledger
 from nova_k8s.util import statefile
 
 _FILE = 'nova-k8s-accounts.json'
@@ -45,21 +46,30 @@ class Summary:
 
     guests: int
 
+    huge_used_mb: int = 0
+    """What guests have in huge pages."""
+
+    huge_mb: int = 0
+    """What they may have there."""
+
     @property
     def reserved_mb(self):
         return self.others_mb + self.guests_mb + self.ahead_mb
 
 
-def make(needs, others_mb, ahead):
+def make(needs, others_mb, ahead, pages_mb=None):
     """Return the Summary of guests; ledger.reserved_mb() is its sum.
 
     :param needs: the overhead.Need of each
     :param ahead: [kubernetes] reserve_ahead
+    :param pages_mb: as for claims.find_pages_refusal()
     """
     beyond = [need.reserved_mb for need in needs]
     largest = max(beyond, default=0)
     return Summary(others_mb, sum(beyond), ahead * largest, largest,
-                   sum(need.total_mb for need in needs), len(needs))
+                   ledger.used_mb(needs), len(needs),
+                   sum(need.huge_mb for need in needs),
+                   sum((pages_mb or {}).values()))
 
 
 def _path(conf):

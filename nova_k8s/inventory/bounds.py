@@ -16,10 +16,12 @@ Pure functions over the records that Nova's driver reports to Placement.
 """
 
 from nova_k8s import errors
+from nova_k8s.inventory import hugepages
 
 VCPU = 'VCPU'
 PCPU = 'PCPU'
 MEMORY_MB = 'MEMORY_MB'
+DISK_GB = 'DISK_GB'
 
 # What the pod's limits bound, and the field of the limit.
 FIELDS = {VCPU: 'cpu', PCPU: 'cpu', MEMORY_MB: 'memory'}
@@ -103,6 +105,37 @@ def count_cpus(stock, sets):
     return found
 
 
+def ordinary(stock, pages):
+    """Return the records without what of the machine's memory is huge pages.
+
+    :param stock: the records of Nova's driver by resource class
+    :param pages: hugepages.Pages
+    """
+    record = stock.get(MEMORY_MB)
+    if not record:
+        return stock
+    return dict(stock, **{MEMORY_MB: dict(
+        record, total=max(0, record['total'] - pages.machine_mb))})
+
+
+def add_pages(machine_mb, limit_mb, pages):
+    """Return (machine, limit) of MEMORY_MB with the huge pages for guests.
+
+    Nova allocates MEMORY_MB for all memory of a guest. The memory of a
+    machine includes its huge pages, the memory limit of a pod does not. A
+    guest in huge pages needs some ordinary memory too: without that, nothing
+    is offered.
+
+    :param machine_mb: what is not in huge pages, see ordinary()
+    :param limit_mb: as from limits()
+    :param pages: hugepages.Pages
+    """
+    if machine_mb < 1 or limit_mb is not None and limit_mb < 1:
+        return machine_mb, limit_mb
+    return (machine_mb + pages.offered_mb,
+            None if limit_mb is None else limit_mb + pages.offered_mb)
+
+
 def total(machine, limit, last):
     """Return (total, closed) of one resource class.
 
@@ -115,7 +148,7 @@ def total(machine, limit, last):
     :param last: the total last reported, 0 for none
     """
     if limit is None:
-        return (machine, False) if machine else (last, True)
+        return (machine, False) if machine else (max(1, last), True)
     bounded = min(machine, limit)
     if bounded < 1:
         return max(1, last), True
@@ -214,10 +247,12 @@ def find_shortage(budget, unlimited, reserved,
     return None
 
 
-def list_warnings(budget, stock):
+def list_warnings(budget, stock, pages=None):
     """Return what an operator should know, a line each.
 
-    :param stock: the records of Nova's driver by resource class
+    :param stock: the records of Nova's driver by resource class, of memory
+        what is not in huge pages
+    :param pages: hugepages.Pages; None where it is not known what there are
     """
     found = [f'{budget.source}: {each}' for each in budget.caveats]
     for what, limit, request in (
@@ -248,6 +283,15 @@ def list_warnings(budget, stock):
             found.append(
                 f'{budget.source}: of {min(limit, has)} {resource_class}, '
                 f'{reserved} are reserved: nothing is left for guests.')
+    offered = dict(pages.by_size) if pages else {}
+    for size_kb, amount in budget.hugepages_by_kb.items():
+        has_mb, limit_mb = offered.get(size_kb, 0), amount // 2 ** 20
+        if pages and has_mb < limit_mb:
+            found.append(
+                f'{budget.source}: resources.limits.hugepages-'
+                f'{hugepages.name(size_kb)} allows {limit_mb} MiB, the '
+                f'machine has {has_mb} MiB for guests: {has_mb} MiB are '
+                f'offered.')
     return found
 
 

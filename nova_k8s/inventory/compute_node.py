@@ -17,6 +17,7 @@ from nova import exception
 from nova import objects
 
 from nova_k8s import errors
+from nova_k8s.inventory import hugepages
 from nova_k8s.kube import client as kube_client
 
 
@@ -27,6 +28,21 @@ def find(host):
             nova_context.get_admin_context(), host))
     except exception.ComputeHostNotFound:
         return []
+
+
+def offer_pages(numa_topology, offered):
+    """Return a compute node's NUMA topology with other huge pages offered.
+
+    What guests use of them stays counted.
+
+    :param numa_topology: as the record has it, JSON or None
+    :param offered: as from hugepages.offer()
+    """
+    if not numa_topology:
+        return numa_topology
+    found = objects.NUMATopology.obj_from_db_obj(numa_topology)
+    hugepages.reserve(found, offered)
+    return found._to_json()
 
 
 def choose_name(conf, environ, budget, known=()):

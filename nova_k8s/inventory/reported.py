@@ -19,6 +19,9 @@ from oslo_log import log as logging
 
 from nova_k8s.accounting import claims
 from nova_k8s.inventory import bounds
+from nova_k8s.inventory import compute_node as compute_nodes
+from nova_k8s.inventory import hugepages
+from nova_k8s.inventory import pinning
 from nova_k8s.inventory import placement
 from nova_k8s.util import deadline
 
@@ -40,14 +43,23 @@ class Reported:
         lost
     :param unlimited: [kubernetes] unlimited
     :param known: the objects.ComputeNode that Nova has; None where it has none
+    :param ram: whether guests have memory of the machine; if not, there are
+        no huge pages either ([libvirt] file_backed_memory)
     """
 
-    def __init__(self, budget, unlimited, known=None):
+    def __init__(self, budget, unlimited, known=None, ram=True):
         self._budget = budget
         self._unlimited = unlimited
         # What Nova may be told at most, and what those may use whom it lets
         # in: (MiB, millicores), or None.
         self.cap = self.claim_cap = lambda: None
+        self._ram = ram
+        # The huge pages of the machine, see hugepages.cells(); the NUMA nodes
+        # whose pages are the pod's; and which of them the record of the
+        # compute node offers.
+        self._cells = {}
+        self._nodes = frozenset()
+        self._offered = {}
         # accounting.accounts.Accounts; None for what Nova's driver reserves.
         self.accounts = None
         # The cpus.Sets that Nova has; None where it has its own.
@@ -103,9 +115,52 @@ class Reported:
         present = self._budget()
         return bool(present and present.terminating)
 
+    def pages(self):
+        """Return the hugepages.Pages of now."""
+        return hugepages.summarize(self._cells, self._offer())
+
+    def pages_mb(self):
+        """MiB of huge pages for guests by size in KiB, None for as there are.
+
+        As start_limit_mb(): while the limits are not known.
+        """
+        return dict(self.pages().by_size) if self._budget() else None
+
+    def _offer(self):
+        present = self._budget()
+        return hugepages.offer(
+            {cell_id: counts for cell_id, counts in self._cells.items()
+             if cell_id in self._nodes},
+            present.hugepages_by_kb if present else {})
+
+    def bound_topology(self, topology, mems):
+        """Return Nova's NUMA topology within what the pod has.
+
+        Its huge pages come on top of the memory that its limit bounds.
+
+        :param topology: as Nova's driver has just made it, or None
+        :param mems: IDs of the NUMA nodes whose memory the pod may use; None
+            for all
+        """
+        if not topology:
+            return topology
+        self._cells = hugepages.cells(topology) if self._ram else {}
+        self._nodes = frozenset(
+            cell.id for cell in topology.cells
+            if mems is None or cell.id in mems)
+        hugepages.withhold(topology)
+        bounded = pinning.bound(topology, mems, self.memory_limit_mb())
+        if bounded:
+            hugepages.reserve(bounded, self._offer())
+        return bounded
+
     def memory_limit_mb(self):
-        """What guests and others may use together, in MiB; None without."""
-        machine = self._stock.get(bounds.MEMORY_MB)
+        """What guests and others may use together, in MiB; None without.
+
+        Huge pages apart.
+        """
+        machine = bounds.ordinary(self._stock, self.pages()).get(
+            bounds.MEMORY_MB)
         limit = self._limits(self.claim_cap())[bounds.MEMORY_MB]
         return min((each for each in (limit, machine and machine['total'])
                     if each is not None), default=None)
@@ -135,12 +190,16 @@ class Reported:
 
         :param data: of get_available_resource()
         """
-        limits = self.limits
+        self._offered = self._offer()
+        machine, limits = self._with_pages({
+            resource_class: {'total': data[field]}
+            for resource_class, field in COMPUTE_NODE_FIELDS})
         for resource_class, field in COMPUTE_NODE_FIELDS:
             last = self._last_total(resource_class)
             if data[field] or last:
                 data[field] = bounds.total(
-                    data[field], limits[resource_class], last)[0]
+                    machine[resource_class]['total'], limits[resource_class],
+                    last)[0]
 
     def bound(self, stock):
         """Return (records to report, whether others are to be published).
@@ -172,6 +231,17 @@ class Reported:
         return (record['total'] if record
                 else self._totals.get(resource_class) or 0)
 
+    def _with_pages(self, stock):
+        """Return (stock, limits) with the huge pages that are offered."""
+        pages, limits = self.pages(), self.limits
+        stock = dict(bounds.ordinary(stock, pages))
+        if bounds.MEMORY_MB in stock:
+            record = stock[bounds.MEMORY_MB]
+            total, limits[bounds.MEMORY_MB] = bounds.add_pages(
+                record['total'], limits[bounds.MEMORY_MB], pages)
+            stock[bounds.MEMORY_MB] = dict(record, total=total)
+        return stock, limits
+
     def _wanted(self):
         """The records to report of what the pod's limits bound."""
         last = self._records or {
@@ -184,7 +254,7 @@ class Reported:
             reserved_mb = self.accounts.reserved_mb()
             largest = dict(zip((bounds.VCPU, bounds.MEMORY_MB),
                                self.accounts.largest()))
-        bounded = bounds.apply(stock, self.limits, last,
+        bounded = bounds.apply(*self._with_pages(stock), last,
                                reserved_mb, largest, self.closed)
         return {resource_class: bounded[resource_class]
                 for resource_class in bounds.FIELDS
@@ -216,7 +286,8 @@ class Reported:
     def _find_change(self, tracker, nodename):
         """Return (compute node, records) to write, or None."""
         wanted = self._wanted()
-        if not self._unsure and not placement.differ(self._records, wanted):
+        if (not self._unsure and self._offered == self._offer() and
+                not placement.differ(self._records, wanted)):
             return None
         self._unsure = True
         return tracker.compute_nodes[nodename], wanted
@@ -245,6 +316,10 @@ class Reported:
                   if resource_class in records}
         if self.accounts:
             fields['memory_mb_used'] = self.memory_used_mb()
+        self._offered = self._offer()
+        if self._cells:
+            fields['numa_topology'] = compute_nodes.offer_pages(
+                compute_node.numa_topology, self._offered)
         if any(getattr(compute_node, field) != value
                for field, value in fields.items()):
             for field, value in fields.items():
@@ -254,17 +329,20 @@ class Reported:
             compute_node.save()
 
     def _warn(self):
-        stock = {resource_class: self._stock[resource_class]
+        pages = self.pages()
+        machine = bounds.ordinary(self._stock, pages)
+        stock = {resource_class: machine[resource_class]
                  for resource_class in bounds.FIELDS
-                 if resource_class in self._stock}
+                 if resource_class in machine}
         # What is reserved changes all the time, and is no news.
-        seen = (self._budget(), {
+        seen = (self._budget(), pages, {
             name: record['total'] for name, record in stock.items()})
         if seen != self._warned and seen[0]:
             if self.accounts and bounds.MEMORY_MB in stock:
                 stock[bounds.MEMORY_MB] = dict(
                     stock[bounds.MEMORY_MB], reserved=self.accounts.others_mb)
-            for line in bounds.list_warnings(seen[0], stock):
+            for line in bounds.list_warnings(
+                    seen[0], stock, pages if self._ram else None):
                 LOG.warning('%s', line)
             line = bounds.warn_of_ratio(
                 self._stock.get(bounds.MEMORY_MB),

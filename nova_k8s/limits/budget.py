@@ -15,6 +15,9 @@
 import dataclasses
 import typing as ty
 
+from nova_k8s import errors
+from nova_k8s.limits import quantity
+
 MIB = 1024 * 1024
 
 
@@ -107,6 +110,19 @@ class Budget:
         """Whole MiB, rounded down."""
         return None if self.memory_bytes is None else self.memory_bytes // MIB
 
+    @property
+    def hugepages_by_kb(self):
+        """Bytes by page size in KiB; of a size that is no size, none."""
+        found = {}
+        for size, amount in self.hugepages:
+            try:
+                size_kb = int(quantity.parse(size, 'hugepages')) // 1024
+            except errors.Unreadable:
+                continue
+            # 2Mi and 2048Ki are the same.
+            found[size_kb] = min(amount, found.get(size_kb, amount))
+        return found
+
     def as_dict(self):
         """The part of it that scripts get to see."""
         return {
@@ -121,10 +137,16 @@ class Budget:
 def describe(found):
     """The limits in words."""
     cpu, memory_mb = found.cpu_millicores, found.memory_mb
-    return '%s and %s' % (
+    return '%s and %s%s' % (
         'no CPU limit' if cpu is None else f'{cpu} millicores of CPU',
         'no memory limit' if memory_mb is None
-        else f'{memory_mb} MiB of memory')
+        else f'{memory_mb} MiB of memory', describe_pages(found))
+
+
+def describe_pages(found):
+    """The limits of huge pages in words, to follow others; '' for none."""
+    return ''.join(f', {amount // MIB} MiB in huge pages of {size}'
+                   for size, amount in found.hugepages if amount)
 
 
 def find_shortfall(budget, unlimited):

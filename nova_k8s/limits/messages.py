@@ -117,10 +117,10 @@ def _amounts(before, after, known, unlimited, use):
 def _allowed(present):
     """What guests may use, in words."""
     cpu, memory_mb = present.cpu_millicores, present.memory_mb
-    return '%s and %s' % (
+    return '%s and %s%s' % (
         'all CPUs' if cpu is None else f'{cpu} millicores of CPU',
         'all memory of the machine' if memory_mb is None
-        else f'{memory_mb} MiB of memory')
+        else f'{memory_mb} MiB of memory', budget.describe_pages(present))
 
 
 def _overuse(present, use):

@@ -16,6 +16,8 @@ import types
 from unittest import mock
 
 import fixtures
+import hypothesis
+from hypothesis import strategies as st
 from nova.compute import claims as nova_claims
 from nova import exception
 from nova import objects
@@ -51,6 +53,64 @@ class RefusalTest(base.TestCase):
         for figure in ('571 MiB', '1243 MiB', '100 MiB', '572 MiB',
                        '512 MiB of memory', '60 MiB', '1 guests'):
             self.assertIn(figure, reason)
+
+
+HUGE = overhead.Need(0, 60, 512, huge=((2048, 512),))
+
+
+class PagesRefusalTest(base.TestCase):
+
+    def refusal(self, pages_mb, needs=(), need=HUGE):
+        return claims.find_pages_refusal(pages_mb, needs, need)
+
+    def test_of_its_own_size(self):
+        for has, number, refused in ((512, 0, False), (511, 0, True),
+                                     (1024, 1, False), (1023, 1, True)):
+            reason = self.refusal({2048: has, 2 ** 20: 4096}, [HUGE] * number)
+            self.assertEqual(refused, reason is not None, (has, number))
+        self.assertIn('huge pages of 2048 KiB', reason)
+        for figure in ('511 MiB', '1023 MiB', 'have 512 MiB', 'needs 512'):
+            self.assertIn(figure, reason)
+
+    def test_none(self):
+        for pages_mb in ({}, {2048: 0}, {2 ** 20: 4096}):
+            self.assertIsNotNone(self.refusal(pages_mb))
+        # Nobody knows what there is; or it takes none.
+        self.assertIsNone(self.refusal(None))
+        self.assertIsNone(self.refusal({}, need=SMALL))
+
+    def test_size_that_is_not_chosen(self):
+        some = overhead.Need(0, 60, 512, huge=((overhead.ANY_HUGE, 512),))
+        self.assertIsNone(self.refusal({2048: 512}, need=some))
+        self.assertIsNotNone(self.refusal({2048: 511}, need=some))
+        self.assertIsNotNone(self.refusal({2048: 512}, [some]))
+
+    def test_ordinary_memory_is_another(self):
+        # Guests in huge pages leave the memory limit to others, but for
+        # their cost; nothing of what they left is for huge pages.
+        self.assertIsNone(claims.find_refusal(632, 0, [HUGE], SMALL))
+        self.assertIsNotNone(claims.find_refusal(631, 0, [HUGE], SMALL))
+        self.assertIsNone(self.refusal({2048: 512}, [SMALL] * 9))
+
+    SIZES = st.sampled_from((2048, 2 ** 20, 2 ** 24))
+
+    @hypothesis.given(
+        st.dictionaries(SIZES, st.integers(0, 4096)), st.integers(1, 8192),
+        st.lists(st.tuples(
+            st.integers(0, 1024), st.integers(0, 64), SIZES | st.none(),
+            st.integers(1, 1024))))
+    def test_neither_takes_of_the_other(self, pages_mb, limit_mb, guests):
+        admitted = []
+        for memory_mb, cost_mb, size_kb, huge_mb in guests:
+            need = overhead.Need(
+                0 if size_kb else memory_mb, cost_mb, memory_mb,
+                huge=((size_kb, huge_mb),) if size_kb else ())
+            if not (claims.find_refusal(limit_mb, 0, admitted, need) or
+                    self.refusal(pages_mb, admitted, need)):
+                admitted.append(need)
+        self.assertLessEqual(ledgers.used_mb(admitted), limit_mb)
+        for size_kb, mb in ledgers.huge_mb(admitted).items():
+            self.assertLessEqual(mb, pages_mb.get(size_kb, 0))
 
 
 class GuardTest(base.TestCase):
@@ -122,7 +182,9 @@ class Tracker:
         self.compute_nodes = {'node': mock.Mock(memory_mb=4096)}
 
     def _get_usage_dict(self, object_or_dict, instance, **updates):
-        return {'memory_mb': 512}
+        usage = ({} if isinstance(object_or_dict, objects.Flavor)
+                 else {'numa_topology': 'pages'})
+        return {'memory_mb': 512, **usage, **updates}
 
     def _update_usage(self, usage, nodename, sign=1):
         pass
@@ -147,8 +209,8 @@ class FollowTest(base.TestCase):
         tracker = Tracker()
         seen = []
 
-        def need_of(instance, flavor):
-            seen.append(flavor)
+        def need_of(instance, flavor, numa_topology):
+            seen.append((flavor, numa_topology))
             return SMALL
 
         used_mb = mock.Mock(return_value=1000)
@@ -160,7 +222,7 @@ class FollowTest(base.TestCase):
         tracker._update_usage(
             tracker._get_usage_dict(flavor, instance, numa_topology=None),
             'node', sign=1)
-        self.assertEqual([instance.flavor, flavor], seen)
+        self.assertEqual([(instance.flavor, 'pages'), (flavor, None)], seen)
         self.assertEqual(2, len(ledger.needs(0)))
         tracker._update_usage(
             tracker._get_usage_dict(flavor, instance), 'node', sign=-1)
@@ -195,7 +257,7 @@ class FollowTest(base.TestCase):
                     raise OSError
 
             setattr(tracker, name, fail)
-            claims.follow(tracker, ledger, lambda *_: SMALL, int)
+            claims.follow(tracker, ledger, lambda *_, **__: SMALL, int)
 
             def audit(instances, tracker=tracker):
                 for step in ('_update_usage_from_instances',

@@ -131,15 +131,36 @@ class NeedsTest(base.TestCase):
     def test_claim(self):
         claim = mock.Mock(instance=instance(), migration=None,
                           _pci_requests=mock.Mock(requests=[]),
-                          spec=['instance', 'migration', '_pci_requests'])
+                          claimed_numa_topology=None,
+                          spec=['instance', 'migration', '_pci_requests',
+                                'claimed_numa_topology'])
         self.assertEqual((overhead.Need(512, 59, 512, 1), A),
                          self.needs.of_claim(claim))
+
+    def test_pages_that_nova_has_chosen(self):
+        some = instance()
+        some.flavor.extra_specs['hw:mem_page_size'] = 'any'
+        for pagesize, huge in ((-3, ()), (None, ()), (4, ()),
+                               (2048, ((2048, 512),))):
+            topology = objects.InstanceNUMATopology(cells=[
+                objects.InstanceNUMACell(
+                    id=0, cpuset={0}, pcpuset=set(), memory=512,
+                    pagesize=pagesize)])
+            need = self.needs(some, some.flavor, numa_topology=topology)
+            self.assertEqual((512 - sum(mb for _, mb in huge), huge),
+                             (need.memory_mb, need.huge), pagesize)
+            claim = mock.Mock(instance=some, flavor=None, image_meta=None,
+                              migration=None, claimed_numa_topology=topology,
+                              _pci_requests=mock.Mock(requests=[]))
+            self.assertEqual((need, A), self.needs.of_claim(claim))
+        self.assertEqual(512, self.needs(some, some.flavor).memory_mb)
 
     def test_claim_of_a_move(self):
         for here, without in ((False, A), (True, None)):
             claim = mock.Mock(
                 instance=instance(), flavor=flavor(1024), image_meta=image(),
                 migration=mock.Mock(is_same_host_resize=here),
+                claimed_numa_topology=None,
                 _pci_requests=mock.Mock(requests=[]))
             self.assertEqual((overhead.Need(1024, 61, 1024, 1), without),
                              self.needs.of_claim(claim))

@@ -18,9 +18,13 @@ from hypothesis import strategies as st
 from nova_k8s.accounting import overhead
 from tests.unit import base
 
+PAGE_SIZES_KB = (overhead.ANY_HUGE, 2048, 2 ** 20)
+
 GUESTS = st.builds(
     overhead.Guest, memory_mb=st.integers(1, 2 ** 22),
-    vcpus=st.integers(1, 512), huge_pages=st.booleans(),
+    vcpus=st.integers(1, 512),
+    huge=st.just(()) | st.tuples(st.tuples(
+        st.sampled_from(PAGE_SIZES_KB), st.integers(1, 2 ** 22))),
     graphics=st.booleans(), video_mb=st.integers(0, 64), uefi=st.booleans(),
     vtpm=st.booleans(), sev=st.booleans(), vfio=st.booleans(),
     arm64=st.booleans(), translated_mb=st.integers(0, 1024),
@@ -28,9 +32,9 @@ GUESTS = st.builds(
 
 
 def guest(specs=None, properties=None, memory_mb=4096, vcpus=2, devices=0,
-          **settings):
+          pages=None, **settings):
     return overhead.guest(memory_mb, vcpus, specs or {}, properties or {},
-                          overhead.Settings(**settings), devices)
+                          overhead.Settings(**settings), devices, pages=pages)
 
 
 class CostTest(base.TestCase):
@@ -84,14 +88,32 @@ class CostTest(base.TestCase):
         self.assertEqual(0, overhead.cost_mb(plain, 0))
 
     def test_huge_pages(self):
-        for size, huge in ((None, False), ('small', False), ('any', False),
-                           ('large', True), ('4', False), ('4KB', False),
-                           ('2048', True), ('2MB', True), ('1GB', True),
-                           ('64KB', False), ('nonsense', False)):
-            self.assertIs(
-                huge, guest({'hw:mem_page_size': size}).huge_pages, size)
-        self.assertFalse(guest({'hw:mem_page_size': 'large'},
-                               {'hw_mem_page_size': '4KB'}).huge_pages)
+        for size, size_kb in (
+                (None, None), ('small', None), ('any', None), ('4', None),
+                ('4KB', None), ('64KB', None), ('nonsense', None),
+                ('large', overhead.ANY_HUGE), ('2048', 2048), ('2MB', 2048),
+                ('1GB', 2 ** 20)):
+            self.assertEqual(
+                () if size_kb is None else ((size_kb, 4096),),
+                guest({'hw:mem_page_size': size}).huge, size)
+        self.assertEqual((), guest({'hw:mem_page_size': 'large'},
+                                   {'hw_mem_page_size': '4KB'}).huge)
+
+    def test_pages_that_nova_has_chosen(self):
+        for size in (None, 'any', 'large'):
+            for pages, expected in (
+                    (((4, 2048), (4, 2048)), ()),
+                    (((2048, 2048), (2048, 2048)), ((2048, 4096),)),
+                    (((2 ** 20, 1024), (2048, 3072)),
+                     ((2048, 3072), (2 ** 20, 1024)))):
+                self.assertEqual(expected, guest(
+                    {'hw:mem_page_size': size}, pages=pages).huge)
+
+    def test_only_ordinary_pages_have_page_tables(self):
+        self.assertEqual(60, overhead.cost_mb(guest(
+            pages=((2048, 4096),))))
+        self.assertEqual(68, overhead.cost_mb(guest(
+            pages=((2048, 2048), (4, 2048)))))
 
     @hypothesis.given(GUESTS, st.floats(0, 10), st.integers(0, 1000))
     def test_more_never_costs_less(self, some, factor, addition):
@@ -99,7 +121,7 @@ class CostTest(base.TestCase):
         self.assertIsInstance(cost, int)
         self.assertGreaterEqual(cost, addition)
         more = overhead.Guest(
-            some.memory_mb + 1, some.vcpus + 1, some.huge_pages, True,
+            some.memory_mb + 1, some.vcpus + 1, some.huge, True,
             some.video_mb, True, True, True, True, True, some.translated_mb,
             rbd_images=some.rbd_images + 1)
         self.assertGreaterEqual(
@@ -131,13 +153,20 @@ class NeedTest(base.TestCase):
                          overhead.placement_property(guest(), self.settings))
 
     def test_huge_pages(self):
-        # Placement allocates memory that the guest takes from elsewhere.
-        need = overhead.need(guest({'hw:mem_page_size': 'large'}),
-                             self.settings)
-        self.assertEqual((60, 0), (need.total_mb, need.reserved_mb))
+        # Of the memory limit it takes what QEMU costs. MEMORY_MB, of which
+        # Placement allocates the flavor's, has huge pages too.
+        some = guest({'hw:mem_page_size': '2MB'})
+        need = overhead.need(some, self.settings)
+        self.assertEqual((60, 4096, 60), (
+            need.total_mb, need.huge_mb, need.reserved_mb))
+        self.assertEqual('resources:MEMORY_MB=4156',
+                         overhead.placement_property(some, self.settings))
 
     @hypothesis.given(GUESTS)
     def test_allocated_and_reserved_are_enough(self, some):
         need = overhead.need(some, self.settings)
         self.assertGreaterEqual(need.allocated_mb + need.reserved_mb,
-                                need.total_mb)
+                                need.total_mb + need.huge_mb)
+        # Each MiB of its memory is of one of the two.
+        self.assertEqual(max(some.memory_mb, need.huge_mb),
+                         need.memory_mb + need.huge_mb)

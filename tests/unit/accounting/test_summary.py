@@ -24,7 +24,8 @@ from tests.unit import base
 
 NEEDS = st.lists(st.builds(
     overhead.Need, st.integers(0, 4096), st.integers(0, 300),
-    st.integers(0, 4096)))
+    st.integers(0, 4096), huge=st.just(()) | st.tuples(st.tuples(
+        st.sampled_from((2048, 2 ** 20)), st.integers(1, 4096)))))
 
 
 class SummaryTest(base.TestCase):
@@ -35,11 +36,15 @@ class SummaryTest(base.TestCase):
         self.assertEqual(ledger.reserved_mb(needs, others, ahead),
                          found.reserved_mb)
         self.assertEqual(ledger.used_mb(needs), found.used_mb)
+        self.assertEqual(sum(ledger.huge_mb(needs).values()),
+                         found.huge_used_mb)
 
     def test_left_for_another_process(self):
         conf = mock.Mock(state_path=self.folder(), host='host-1')
         self.assertIsNone(summary.load(conf))
-        found = summary.make([overhead.Need(512, 60, 512)], 100, 1)
+        found = summary.make([overhead.Need(512, 60, 512)], 100, 1,
+                             {2048: 512, 2 ** 20: 1024})
+        self.assertEqual(1536, found.huge_mb)
         summary.save(conf, found)
         self.assertEqual(found, summary.load(conf))
         conf.host = 'host-2'

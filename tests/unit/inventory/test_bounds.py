@@ -21,6 +21,7 @@ from placement.schemas import inventory as schema
 
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
+from nova_k8s.inventory import hugepages
 from nova_k8s.limits import budget
 from tests.unit import base
 
@@ -126,6 +127,50 @@ class BoundTest(base.TestCase):
                         limits[name],
                         last[name]['total'] if name in last else 0)[0])
             last = found
+
+    PAGES = st.builds(
+        hugepages.Pages, st.integers(0, 10 ** 6),
+        st.just(()) | st.tuples(st.tuples(
+            st.just(2048), st.integers(0, 10 ** 6))))
+
+    @hypothesis.given(STEPS, st.lists(PAGES, min_size=5, max_size=5),
+                      st.sampled_from(['error', 'host']))
+    def test_memory_with_huge_pages(self, steps, pages, unlimited):
+        last = {}
+        for (present, records), there in zip(steps, pages):
+            hypothesis.assume(there.offered_mb <= there.machine_mb)
+            stock = {name: each for name, each in records.items() if each}
+            limits = bounds.limits(present, unlimited)
+            machine = bounds.ordinary(stock, there).get(
+                MEMORY_MB, {'total': 0})['total']
+            has = dict(stock)
+            total, limits[MEMORY_MB] = bounds.add_pages(
+                machine, limits[MEMORY_MB], there)
+            if MEMORY_MB in stock:
+                has[MEMORY_MB] = dict(stock[MEMORY_MB], total=total)
+            last = {name: record for name, record in bounds.apply(
+                has, limits, last).items() if name in bounds.FIELDS}
+            self._check_valid(last)
+            found = last.get(MEMORY_MB)
+            if not found or found['reserved'] == found['total']:
+                continue
+            limit = bounds.limits(present, unlimited)[MEMORY_MB]
+            # The sum of what there is, and of what is allowed.
+            self.assertEqual(
+                there.offered_mb + min(
+                    each for each in (machine, limit) if each is not None),
+                found['total'])
+            self.assertLessEqual(found['total'], stock[MEMORY_MB]['total'])
+
+    def test_no_memory_but_huge_pages(self):
+        # QEMU could not even start.
+        pages = hugepages.Pages(4096, ((2048, 4096),))
+        self.assertEqual((0, 100), bounds.add_pages(0, 100, pages))
+        self.assertEqual((100, 0), bounds.add_pages(100, 0, pages))
+        self.assertEqual((4196, None), bounds.add_pages(100, None, pages))
+        self.assertEqual({MEMORY_MB: record(0)}, {
+            name: dict(each, max_unit=0) for name, each in bounds.ordinary(
+                {MEMORY_MB: record(64)}, pages).items()})
 
     def test_closes_and_opens_again(self):
         stock = {VCPU: record(64, reserved=2)}
@@ -263,8 +308,8 @@ class WarningsTest(base.TestCase):
 
     MACHINE = {VCPU: record(4), MEMORY_MB: record(8192)}
 
-    def _warnings(self, *names, machine=MACHINE, **fields):
-        found = bounds.list_warnings(some(**fields), machine)
+    def _warnings(self, *names, machine=MACHINE, pages=None, **fields):
+        found = bounds.list_warnings(some(**fields), machine, pages)
         self.assertEqual(len(names), len(found), found)
         for line, expected in zip(found, names):
             for name in ['Pod a/b', *expected]:
@@ -322,6 +367,16 @@ class WarningsTest(base.TestCase):
         self._warnings(('of 512 MEMORY_MB', '512 are reserved', 'nothing'),
                        machine={MEMORY_MB: record(512, reserved=512)},
                        memory=None)
+
+    def test_huge_pages(self):
+        sizes = (('2Mi', GI), ('1Gi', GI))
+        self._warnings(hugepages=sizes)
+        self._warnings(('hugepages-2Mi', '1024 MiB', '512 MiB'),
+                       ('hugepages-1Gi', '1024 MiB', '0 MiB'),
+                       hugepages=sizes,
+                       pages=hugepages.Pages(512, ((2048, 512),)))
+        self._warnings(hugepages=sizes, pages=hugepages.Pages(
+            4096, ((2048, 2048), (2 ** 20, 1024))))
 
     def test_pinned_cpus(self):
         # One limit for both.

@@ -18,6 +18,7 @@ from unittest import mock
 import fixtures
 from nova.compute import provider_tree
 from nova.compute import resource_tracker
+from nova import objects
 from nova.scheduler.client import report
 
 from nova_k8s.accounting import claims
@@ -26,6 +27,7 @@ from nova_k8s.inventory import bounds
 from nova_k8s.inventory import reported
 from nova_k8s.limits import budget
 from tests.unit import base
+from tests.unit.inventory import test_hugepages
 from tests import waiting
 
 NODE = 'node-1'
@@ -105,6 +107,80 @@ class BoundTest(base.TestCase):
             self.assertEqual(expected, found.memory_limit_mb())
 
 
+class HugePagesTest(base.TestCase):
+    """4 GiB of the machine's 64 are in huge pages, 2 on each NUMA node."""
+
+    def setUp(self):
+        super().setUp()
+        self.present = self._budget()
+        self.known = None
+
+    def _budget(self, memory=8 * 2 ** 30, **sizes):
+        return budget.Budget('Pod a/b', 4000, memory, hugepages=tuple(
+            sizes.items()))
+
+    def start(self, **options):
+        self.reported = reported.Reported(
+            lambda: self.present, 'error', self.known, **options)
+        self.topology = test_hugepages.topology(
+            [(4, 2 ** 23, 0), (2048, 1024, 0)],
+            [(4, 2 ** 23, 0), (2048, 1024, 24)])
+        self.reported.bound_topology(self.topology)
+
+    def free(self):
+        return [pages.free for cell in self.topology.cells
+                for pages in cell.mempages if pages.size_kb == 2048]
+
+    def memory(self):
+        return self.reported.bound({bounds.MEMORY_MB: record(65536)})[0][
+            bounds.MEMORY_MB]
+
+    def test_none(self):
+        self.start()
+        self.assertEqual([0, 0], self.free())
+        self.assertEqual(8192, self.memory()['total'])
+        self.assertEqual(8192, self.reported.memory_limit_mb())
+        self.assertEqual({2048: 0}, self.reported.pages_mb())
+
+    def test_beside_memory(self):
+        self.present = self._budget(**{'2Mi': 2 ** 30})
+        self.start()
+        self.assertEqual(512, sum(self.free()))
+        self.assertEqual(8192 + 1024, self.memory()['total'])
+        data = {'vcpus': 64, 'memory_mb': 65536}
+        self.reported.bound_resources(data)
+        self.assertEqual(8192 + 1024, data['memory_mb'])
+        self.assertEqual(8192, self.reported.memory_limit_mb())
+        self.assertEqual({2048: 1024}, self.reported.pages_mb())
+
+    def test_what_the_machine_has(self):
+        self.present = self._budget(2 ** 40, **{'2Mi': 2 ** 40})
+        self.start()
+        self.assertEqual([1024, 1000], self.free())
+        # 24 pages are kept from guests, and are no ordinary memory either.
+        self.assertEqual(65536 - 48, self.memory()['total'])
+        self.assertEqual(65536 - 4096, self.reported.memory_limit_mb())
+
+    def test_lost(self):
+        self.present = self._budget(**{'2Mi': 2 ** 30})
+        self.start()
+        self.memory()
+        self.present = None
+        self.memory()
+        found = self.reported._wanted()[bounds.MEMORY_MB]
+        self.assertEqual((9216, 9216), (found['total'], found['reserved']))
+        self.assertEqual(0, self.reported.memory_limit_mb())
+        # A guest that is here may be started, whatever is known.
+        self.assertIsNone(self.reported.pages_mb())
+
+    def test_memory_that_is_of_files(self):
+        self.present = self._budget(**{'2Mi': 2 ** 30})
+        self.start(ram=False)
+        self.assertEqual([0, 0], self.free())
+        self.present = self._budget(2 ** 40, **{'2Mi': 2 ** 30})
+        self.assertEqual(65536, self.memory()['total'])
+
+
 class PublishTest(base.TestCase):
 
     def setUp(self):
@@ -163,6 +239,26 @@ class PublishTest(base.TestCase):
         known = self.tree.data(UUID)
         self.assertEqual(({'DISK_GB': record(9)}, 7),
                          (known.inventory, known.generation))
+
+    def test_other_huge_pages_of_the_same_sum(self):
+        self.tracker.disabled.return_value = False
+        topology = test_hugepages.topology(
+            [(4, 2 ** 23, 0), (2048, 512, 0), (2 ** 20, 1, 0)])
+        topology.cells[0].mempages[1].used = 100
+        self.node.numa_topology = topology._to_json()
+        self.reported.bound_topology(topology)
+        for sizes, free in ((('2Mi',), (412, 0)), (('1Gi',), (-100, 1))):
+            self.present = budget.Budget(
+                'Pod a/b', 4000, 8 * 2 ** 30,
+                hugepages=tuple((size, 2 ** 30) for size in sizes))
+            self.publish()
+            found = objects.NUMATopology.obj_from_db_obj(
+                self.node.numa_topology)
+            self.assertEqual(free, tuple(
+                pages.free for pages in found.cells[0].mempages[1:]))
+        writes = self.write.call_count
+        self.publish()
+        self.assertEqual(writes, self.write.call_count)
 
     def test_provider_that_the_client_does_not_know(self):
         self.tracker.disabled.return_value = False
