@@ -289,6 +289,19 @@ more is offered than it and those above it enforce. Default: the cgroup that
 nova-compute runs in; as a bound only where the limits are read from the API
 server, of the only container of this pod.
 """),
+    cfg.IntOpt(
+        'disk_limit_gb',
+        min=1,
+        help="""The most that the disks of guests may take, in GiB.
+
+Of ``[DEFAULT] instances_path``, the image cache included; never more than the
+file system has. Default: where that folder is on a volume of the kind emptyDir
+of nova-compute's pod, or in its container, what the pod may have there: the
+``sizeLimit`` of the volume, and the limits of its containers for
+``ephemeral-storage`` less the size of its other volumes of that kind.
+Anywhere else, the file system. Set it where the pod cannot be read: with
+``limits_from = downward_api``, for instance.
+"""),
     cfg.Opt(
         'overhead_factor',
         type=_Factor(min=0),

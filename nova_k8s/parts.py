@@ -32,6 +32,7 @@ from nova_k8s.inventory import affinity
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import compute_node
 from nova_k8s.inventory import cpu_sets
+from nova_k8s.inventory import disk
 from nova_k8s.inventory import publisher
 from nova_k8s.inventory import reported
 from nova_k8s.kube import client as kube_client
@@ -93,7 +94,8 @@ class Parts:
             self._budget, CONF.kubernetes.unlimited,
             next((each for each in known if self._node_name in (
                 None, each.hypervisor_hostname)), None),
-            ram=not CONF.libvirt.file_backed_memory)
+            ram=not CONF.libvirt.file_backed_memory,
+            disk_gb=disk.adopt(CONF).limit_gb)
         # Before Nova's driver looks, which it does next.
         self._cpu_sets = cpu_sets.from_conf(
             CONF, host, self._guests_pod and source, self._budget)

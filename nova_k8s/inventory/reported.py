@@ -45,14 +45,22 @@ class Reported:
     :param known: the objects.ComputeNode that Nova has; None where it has none
     :param ram: whether guests have memory of the machine; if not, there are
         no huge pages either ([libvirt] file_backed_memory)
+    :param disk_gb: the most local disk, None for as much as there is, 0 where
+        the limit is not known
     """
 
-    def __init__(self, budget, unlimited, known=None, ram=True):
+    def __init__(self, budget, unlimited, known=None, ram=True,
+                 disk_gb=None):
         self._budget = budget
         self._unlimited = unlimited
         # What Nova may be told at most, and what those may use whom it lets
         # in: (MiB, millicores), or None.
         self.cap = self.claim_cap = lambda: None
+        self._disk = {} if disk_gb is None else {bounds.DISK_GB: disk_gb}
+        # What is bounded, and where the compute node's record has it.
+        self._classes = (*bounds.FIELDS, *self._disk)
+        self._fields = COMPUTE_NODE_FIELDS + tuple(
+            (name, 'local_gb') for name in self._disk)
         self._ram = ram
         # The huge pages of the machine, see hugepages.cells(); the NUMA nodes
         # whose pages are the pod's; and which of them the record of the
@@ -74,7 +82,7 @@ class Reported:
         # that is allocated stays as it is.
         self._totals = {
             resource_class: getattr(known, field)
-            for resource_class, field in COMPUTE_NODE_FIELDS
+            for resource_class, field in self._fields
         } if known else {}
         self._warned = None
 
@@ -87,9 +95,9 @@ class Reported:
         # Before Nova's driver said what there is, only the sets tell.
         dedicated = (sets.dedicated_count if sets else
                      self._stock.get(bounds.PCPU, {}).get('total', 0))
-        return bounds.share_cores(
+        return dict(bounds.share_cores(
             bounds.cap(bounds.limits(self._budget(), self._unlimited), most),
-            dedicated, sets.lost_count if sets else 0)
+            dedicated, sets.lost_count if sets else 0), **self._disk)
 
     def ratio(self, resource_class):
         """How often Placement sells one of it."""
@@ -192,14 +200,20 @@ class Reported:
         """
         self._offered = self._offer()
         machine, limits = self._with_pages({
-            resource_class: {'total': data[field]}
-            for resource_class, field in COMPUTE_NODE_FIELDS})
-        for resource_class, field in COMPUTE_NODE_FIELDS:
+            resource_class: {'total': int(data[field])}
+            for resource_class, field in self._fields})
+        stock_gb = data.get('local_gb')
+        for resource_class, field in self._fields:
             last = self._last_total(resource_class)
             if data[field] or last:
                 data[field] = bounds.total(
                     machine[resource_class]['total'], limits[resource_class],
                     last)[0]
+        if self._disk:
+            # What of the file system is not for guests counts as used: a
+            # live migration that copies disks looks at what is left.
+            data['disk_available_least'] -= max(
+                0, stock_gb - data['local_gb'])
 
     def bound(self, stock):
         """Return (records to report, whether others are to be published).
@@ -223,7 +237,7 @@ class Reported:
             for resource_class, record in self._records.items()}
         return {
             **{resource_class: record for resource_class, record
-               in stock.items() if resource_class not in bounds.FIELDS},
+               in stock.items() if resource_class not in self._classes},
             **self._records}, changed
 
     def _last_total(self, resource_class):
@@ -254,10 +268,14 @@ class Reported:
             reserved_mb = self.accounts.reserved_mb()
             largest = dict(zip((bounds.VCPU, bounds.MEMORY_MB),
                                self.accounts.largest()))
+        if bounds.DISK_GB in self._stock and self._disk:
+            # No guest here has more. It does not change while this runs.
+            largest = dict(largest or {}, **{
+                bounds.DISK_GB: self._stock[bounds.DISK_GB]['total']})
         bounded = bounds.apply(*self._with_pages(stock), last,
                                reserved_mb, largest, self.closed)
         return {resource_class: bounded[resource_class]
-                for resource_class in bounds.FIELDS
+                for resource_class in self._classes
                 if resource_class in bounded}
 
     def publish(self, tracker, nodename):
@@ -312,7 +330,7 @@ class Reported:
     def _save(self, compute_node, records):
         """Have the record of the compute node say the same."""
         fields = {field: records[resource_class]['total']
-                  for resource_class, field in COMPUTE_NODE_FIELDS
+                  for resource_class, field in self._fields
                   if resource_class in records}
         if self.accounts:
             fields['memory_mb_used'] = self.memory_used_mb()

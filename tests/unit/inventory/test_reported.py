@@ -181,6 +181,64 @@ class HugePagesTest(base.TestCase):
         self.assertEqual(65536, self.memory()['total'])
 
 
+class DiskTest(base.TestCase):
+
+    def start(self, disk_gb, **known):
+        self.present = budget.Budget('Pod a/b', 4000, 8 * 2 ** 30)
+        self.reported = reported.Reported(
+            lambda: self.present, 'error',
+            known and mock.Mock(vcpus=4, memory_mb=8192, **known),
+            disk_gb=disk_gb)
+
+    def disk(self, total=500, **fields):
+        return self.reported.bound({bounds.DISK_GB: dict(
+            record(total), **fields)})[0][bounds.DISK_GB]
+
+    def data(self, total=500.5, available=300):
+        found = {'vcpus': 64, 'memory_mb': 65536, 'local_gb': total,
+                 'disk_available_least': available}
+        self.reported.bound_resources(found)
+        return found['local_gb'], found['disk_available_least']
+
+    def test_file_system(self):
+        self.start(None)
+        self.assertEqual(record(500), self.disk())
+        self.assertEqual((500.5, 300), self.data())
+
+    def test_limit(self):
+        self.start(100)
+        self.assertEqual((100, -100.5), self.data())
+        found = self.disk(reserved=7)
+        self.assertEqual((100, 7), (found['total'], found['reserved']))
+        # A guest that was here before with more may still move away.
+        self.assertEqual(500, found['max_unit'])
+        self.present = budget.Budget('Pod a/b', 4000, 8 * 2 ** 30,
+                                     deletion_time='soon')
+        self.disk()
+        found = self.reported._wanted()[bounds.DISK_GB]
+        self.assertEqual((100, 100), (found['total'], found['reserved']))
+
+    def test_limit_above_the_file_system(self):
+        self.start(1000)
+        self.assertEqual(500, self.disk()['total'])
+        self.assertEqual((500, 299.5), self.data())
+
+    def test_limit_that_is_not_known(self):
+        for known, total in (({}, 1), ({'local_gb': 120}, 120)):
+            self.start(0, **known)
+            found = self.disk()
+            self.assertEqual((total, total), (
+                found['total'], found['reserved']))
+            self.assertEqual(total, self.data()[0])
+
+    def test_compute_node_has_the_same(self):
+        self.start(100)
+        self.disk()
+        node = mock.Mock(local_gb=500, memory_mb=0, memory_mb_used=0)
+        self.reported._save(node, self.reported.records)
+        self.assertEqual(100, node.local_gb)
+
+
 class PublishTest(base.TestCase):
 
     def setUp(self):
