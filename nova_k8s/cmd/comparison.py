@@ -136,6 +136,10 @@ def _fits(budget, nova):
     Where the limit is nothing, Nova keeps what there was and reserves it.
     """
     allowed = bounds.limits(budget, CONF.kubernetes.unlimited)
+    if allowed[bounds.MEMORY_MB]:
+        # Of which it may have less: those that the machine has.
+        allowed[bounds.MEMORY_MB] += sum(
+            budget.hugepages_by_kb.values()) // budgets.MIB
     return all(not allowed[resource_class] or has <= allowed[resource_class]
                for resource_class, has in (
                    (bounds.VCPU, nova.vcpus),

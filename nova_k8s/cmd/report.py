@@ -33,6 +33,7 @@ from nova_k8s.inventory import bounds
 from nova_k8s.inventory import capacity
 from nova_k8s.inventory import cpu_sets
 from nova_k8s.inventory import host
+from nova_k8s.inventory import hugepages
 from nova_k8s.inventory import numa
 from nova_k8s.inventory import picture
 from nova_k8s.limits import checkpoint
@@ -58,7 +59,8 @@ def add_parser(commands):
     files.add_arguments(parser)
     parser.add_argument(
         '--machine', metavar='cpus=N,memory=Q',
-        help='the machine, where it is not this one (cpus=64,memory=256Gi)')
+        help='the machine, where it is not this one '
+             '(cpus=64,memory=256Gi,hugepages-2Mi=64Gi)')
     parser.add_argument(
         '--flavor', metavar='VCPUS,RAM_MB', action='append', default=[],
         help='how many guests of this size fit; may be repeated')
@@ -132,12 +134,20 @@ def report(machine_text=None, flavors=()):
                host.ask_kernel())
     drawn, sets, problems = (
         look_at_cpus(budget) if machine_text is None else (None, None, []))
-    stock = host.stock_inventory(machine, CONF, kept.mb, sets)
+    pages = host.pages(machine, budget.hugepages_by_kb)
+    stock = bounds.ordinary(
+        host.stock_inventory(machine, CONF, kept.mb, sets), pages)
+    limits = bounds.share_cores(
+        bounds.limits(budget, unlimited),
+        stock.get(bounds.PCPU, {}).get('total', 0),
+        sets.lost_count if sets else 0)
+    memory = stock.get(bounds.MEMORY_MB, {'total': 0})
+    has_mb, limits[bounds.MEMORY_MB] = bounds.add_pages(
+        memory['total'], limits[bounds.MEMORY_MB], pages)
     bounded = bounds.apply(
-        stock, bounds.share_cores(
-            bounds.limits(budget, unlimited),
-            stock.get(bounds.PCPU, {}).get('total', 0),
-            sets.lost_count if sets else 0), {}, closed=budget.terminating)
+        dict(stock, **{bounds.MEMORY_MB: dict(memory, total=has_mb)}
+             if memory['total'] else {}), limits, {},
+        closed=budget.terminating)
     warning = bounds.warn_of_ratio(
         bounded.get(bounds.MEMORY_MB),
         bounds.limits(budget, unlimited)[bounds.MEMORY_MB],
@@ -147,6 +157,7 @@ def report(machine_text=None, flavors=()):
                     'source': machine.source},
         'budget': budget.as_dict(),
         'inventory': bounded,
+        'memory': memory_pools(budget, machine, pages, memory['total']),
         'cpus': drawn,
         'warnings': [
             *problems,
@@ -154,14 +165,15 @@ def report(machine_text=None, flavors=()):
             *(line.text for line in messages.for_change(
                 None, watcher.State(budget), unlimited)
               if line.type == messages.WARNING),
-            *bounds.list_warnings(budget, stock),
+            *bounds.list_warnings(budget, stock, pages),
             *([warning] if warning else [])],
         'notes': notes(bounded),
     }
     if sizes:
         result['flavors'] = [
             capacity.describe(bounded, size, settings,
-                              CONF.kubernetes.reserve_ahead) for size in sizes]
+                              CONF.kubernetes.reserve_ahead,
+                              pages.offered_mb) for size in sizes]
     return result, budget
 
 
@@ -175,6 +187,27 @@ def look_at_cpus(budget):
         CONF, budget, frozenset().union(*(each.pinned for each in guests)))
     return (picture.describe(numa.read(), seen, sets, guests), sets,
             problems)
+
+
+def memory_pools(budget, machine, pages, ordinary_mb):
+    """Return what MEMORY_MB is made of, and the node keeps apart.
+
+    :param pages: hugepages.Pages
+    :param ordinary_mb: memory of the machine that is not in huge pages
+    """
+    offered, has = dict(pages.by_size), dict(machine.huge_mb)
+    limits = budget.hugepages_by_kb
+    memory_mb = budget.memory_mb
+    return [
+        {'pages': 'ordinary', 'machine_mb': ordinary_mb,
+         'limit_mb': memory_mb,
+         'offered_mb': (ordinary_mb if memory_mb is None
+                        else min(ordinary_mb, memory_mb))},
+        *({'pages': hugepages.name(size_kb),
+           'machine_mb': has.get(size_kb, 0),
+           'limit_mb': limits.get(size_kb, 0) // 2 ** 20,
+           'offered_mb': offered.get(size_kb, 0)}
+          for size_kb in sorted({*has, *limits}))]
 
 
 def notes(inventory):
@@ -195,6 +228,20 @@ def notes(inventory):
             f'node. One that Placement knows already keeps its own, which '
             f'nova-k8s status shows, unless [DEFAULT] {options} is set.')
     return found
+
+
+def draw_pools(pools):
+    """What MEMORY_MB is made of, for people."""
+    grid = table.Table(title='MEMORY_MB by size of pages, in MiB')
+    grid.add_column('')
+    for heading in ('machine', 'limit', 'offered'):
+        grid.add_column(heading, justify='right')
+    for pool in pools:
+        limit_mb = pool['limit_mb']
+        grid.add_row(pool['pages'], str(pool['machine_mb']),
+                     'none' if limit_mb is None else str(limit_mb),
+                     str(pool['offered_mb']))
+    return grid
 
 
 def show(result, budget, out):
@@ -220,6 +267,8 @@ def show(result, budget, out):
             str(record['reserved']), str(record['allocation_ratio']),
             str(capacity.sold(record)))
     out.print(grid)
+    if len(result['memory']) > 1:
+        out.print(draw_pools(result['memory']))
     if result['cpus']:
         for each in picture.draw(result['cpus']):
             out.print(each, highlight=False, soft_wrap=True)

@@ -100,6 +100,7 @@ def status(flavors=()):
             resource_class: inventory[resource_class]
             for resource_class in host.RATIOS if resource_class in inventory},
         'memory': inventory and _memory(inventory, usages, sizes),
+        'disk': inventory and room.describe_disk(inventory, usages),
         'libvirt': {'guests': guests},
     }
     known = nova and records.File(
@@ -175,3 +176,6 @@ def show(result, out):
     if result['memory']:
         for line in room.words(result['memory']):
             out.print(line, highlight=False, markup=False, soft_wrap=True)
+    if result['disk']:
+        out.print(room.words_of_disk(result['disk']), highlight=False,
+                  markup=False, soft_wrap=True)

@@ -55,36 +55,41 @@ def sold(record):
                record['allocation_ratio'])
 
 
-def count_guests(limit_mb, others_mb, need, ahead=1, ratio=1.0):
+def count_guests(limit_mb, others_mb, need, ahead=1, ratio=1.0, huge_mb=0):
     """Return how many guests of one kind end up in a memory limit.
 
     The scheduler places one more while Placement has room, with what is
     reserved for those that are there; the node takes it while it fits.
+
+    :param need: of a guest that uses no huge pages
+    :param huge_mb: what Placement has beside the limit, in huge pages
     """
     number = 0
     while True:
         # As ledger.reserved_mb() of so many.
-        reserved = min(limit_mb, others_mb + need.reserved_mb * (
+        reserved = min(limit_mb + huge_mb, others_mb + need.reserved_mb * (
             number + ahead if number else 0))
         sold = (number + 1) * need.allocated_mb
-        if sold > int((limit_mb - reserved) * ratio) or (
+        if sold > int((limit_mb + huge_mb - reserved) * ratio) or (
                 others_mb + (number + 1) * need.total_mb > limit_mb):
             return number
         number += 1
 
 
-def describe(records, size, settings, ahead=1):
+def describe(records, size, settings, ahead=1, huge_mb=0):
     """Return what scripts get to see of one size.
 
     :param records: the inventory of an empty node, by resource class
+    :param huge_mb: what of its MEMORY_MB is in huge pages
     """
     guest = overhead.guest(size.memory_mb, size.vcpus, {}, {}, settings)
     need = overhead.need(guest, settings)
     memory = records.get(bounds.MEMORY_MB)
-    limit_mb = memory['total'] if memory else 0
+    limit_mb = max(0, memory['total'] - huge_mb) if memory else 0
     others_mb = memory['reserved'] if memory else 0
     by_memory = count_guests(limit_mb, others_mb, need, ahead,
-                             memory['allocation_ratio']) if memory else 0
+                             memory['allocation_ratio'],
+                             huge_mb) if memory else 0
     vcpu = records.get(bounds.VCPU)
     by_cpu = sold(vcpu) // size.vcpus if vcpu else 0
     fit = min(by_memory, by_cpu)

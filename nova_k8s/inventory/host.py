@@ -13,17 +13,23 @@
 
 """The machine, and what Nova's driver reports of it before any limit."""
 
+import collections
 import dataclasses
+import pathlib
 import time
+import typing as ty
 
 import libvirt
 from nova import exception
 from nova.virt import hardware
+from nova.virt.libvirt import config
 from oslo_log import log as logging
 import psutil
 
+from nova_k8s.accounting import overhead
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
+from nova_k8s.inventory import hugepages
 from nova_k8s.limits import budget
 from nova_k8s.limits import quantity
 
@@ -31,6 +37,9 @@ LOG = logging.getLogger(__name__)
 
 # Seconds between two attempts to reach libvirt.
 _WAIT = 1
+
+# As in the name of a resource of Kubernetes, and of a folder of the kernel.
+_HUGEPAGES = 'hugepages-'
 
 
 # Nova's options for the allocation ratio, each of which has one beside it,
@@ -46,6 +55,9 @@ class Machine:
     source: str
     """Where it was read from, for messages."""
 
+    huge_mb: ty.Tuple[ty.Tuple[int, int], ...] = ()
+    """(page size in KiB, MiB) of its huge pages."""
+
 
 def parse(text):
     """Return the machine of 'cpus=64,memory=256Gi'.
@@ -54,19 +66,29 @@ def parse(text):
     """
     pairs = [each.partition('=')[::2] for each in text.split(',')]
     fields = dict(pairs)
-    if sorted(name for name, _ in pairs) != ['cpus', 'memory']:
+    sizes = [name for name in fields if name.startswith(_HUGEPAGES)]
+    if sorted(name for name, _ in pairs) != sorted(
+            ['cpus', 'memory', *sizes]):
         raise errors.Refused(
-            f'--machine {text}: expected cpus=NUMBER,memory=QUANTITY, for '
-            f'example cpus=64,memory=256Gi')
+            f'--machine {text}: expected cpus=NUMBER,memory=QUANTITY and '
+            f'hugepages-SIZE=QUANTITY where there are some, for example '
+            f'cpus=64,memory=256Gi,hugepages-2Mi=64Gi')
     try:
+        huge_mb = tuple(sorted(
+            (int(quantity.parse(name[len(_HUGEPAGES):], name)) // 1024,
+             int(quantity.parse(fields[name], name)) // budget.MIB)
+            for name in sizes))
         cpus = int(quantity.parse(fields['cpus'], 'cpus'))
         memory = int(quantity.parse(fields['memory'], 'memory'))
     except errors.LimitsError as exc:
         raise errors.Refused(f'--machine {text}: {exc}') from None
+    if any(not overhead.is_huge(size_kb) for size_kb, _mb in huge_mb):
+        raise errors.Refused(
+            f'--machine {text}: a huge page has more than 64 KiB')
     if cpus < 1 or memory < budget.MIB:
         raise errors.Refused(
             f'--machine {text}: at least one CPU and 1Mi of memory')
-    return Machine(cpus, memory // budget.MIB, 'given')
+    return Machine(cpus, memory // budget.MIB, 'given', huge_mb)
 
 
 def ask_libvirt(uri):
@@ -77,11 +99,35 @@ def ask_libvirt(uri):
         connection = libvirt.openReadOnly(uri)
         try:
             info = connection.getInfo()
+            text = connection.getCapabilities()
         finally:
             connection.close()
     except libvirt.libvirtError:
         return None
-    return Machine(info[2], info[1], f'libvirt at {uri}')
+    return Machine(info[2], info[1], f'libvirt at {uri}', _huge_mb(text))
+
+
+def _huge_mb(capabilities):
+    """Return the huge pages in libvirt's XML, as Machine.huge_mb has them."""
+    found = config.LibvirtConfigCaps()
+    found.parse_str(capabilities)
+    sizes = collections.Counter()
+    topology = found.host.topology
+    for cell in topology.cells if topology else ():
+        for pages in cell.mempages:
+            if overhead.is_huge(pages.size):
+                sizes[pages.size] += pages.size * pages.total // 1024
+    return tuple(sorted(sizes.items()))
+
+
+def pages(machine, limits):
+    """Return the hugepages.Pages of a machine on which nothing runs.
+
+    :param limits: bytes by page size in KiB
+    """
+    cells = {0: {size_kb: hugepages.Count(mb * 1024 // size_kb, 0)
+                 for size_kb, mb in machine.huge_mb}}
+    return hugepages.summarize(cells, hugepages.offer(cells, limits))
 
 
 def await_libvirt(uri):
@@ -100,7 +146,21 @@ def ask_kernel():
     """Return the machine that this runs on, as the kernel tells it."""
     return Machine(psutil.cpu_count(),
                    psutil.virtual_memory().total // budget.MIB,
-                   'this machine (no libvirt answers)')
+                   'this machine (no libvirt answers)',
+                   _kernels_huge_mb())
+
+
+def _kernels_huge_mb(folder='/sys/kernel/mm/hugepages'):
+    found = []
+    for path in pathlib.Path(folder).glob('hugepages-*kB'):
+        try:
+            number = int((path / 'nr_hugepages').read_text())
+            size_kb = int(path.name[len(_HUGEPAGES):-2])
+        except (OSError, ValueError):
+            continue
+        if number and overhead.is_huge(size_kb):
+            found.append((size_kb, number * size_kb // 1024))
+    return tuple(sorted(found))
 
 
 def stock_inventory(machine, conf, reserved_mb, sets=None):

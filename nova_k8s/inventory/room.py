@@ -39,6 +39,11 @@ def describe(inventory, usages, found):
             'ahead_mb': found.ahead_mb, 'guests': found.guests},
         'used_mb': used_mb,
         'free_mb': capacity.sold(record) - used_mb,
+        'huge_pages': found and {
+            'total_mb': found.huge_mb, 'used_mb': found.huge_used_mb},
+        'ordinary': found and {
+            'total_mb': max(0, record['total'] - found.huge_mb),
+            'used_mb': found.others_mb + found.used_mb},
     }
 
 
@@ -77,7 +82,7 @@ def _one_more(record, used_mb, found, need, ahead, more):
     sold = capacity.sold(dict(record, reserved=reserved))
     return (used_mb + (more + 1) * need.allocated_mb <= sold and
             found.others_mb + found.used_mb +
-            (more + 1) * need.total_mb <= total)
+            (more + 1) * need.total_mb <= total - found.huge_mb)
 
 
 def words(memory):
@@ -92,5 +97,33 @@ def words(memory):
         f'Memory in Placement: {memory["total_mb"]} MiB, '
         f'{memory["reserved_mb"]} reserved{parts}, {memory["used_mb"]} used, '
         f'{memory["free_mb"]} free.',
+        *_pools(memory),
         *(f'Of {each["vcpus"]} vCPUs and {each["memory_mb"]} MiB, '
           f'{each["fit"]} more fit.' for each in memory.get('flavors', ()))]
+
+
+def _pools(memory):
+    """What the node keeps apart, and Placement does not; with huge pages."""
+    huge, ordinary = memory['huge_pages'], memory['ordinary']
+    if not huge or not (huge['total_mb'] or huge['used_mb']):
+        return []
+    return [f'Of it, {huge["total_mb"]} MiB are huge pages, '
+            f'{huge["used_mb"]} used, and {ordinary["total_mb"]} MiB are '
+            f'other memory, {ordinary["used_mb"]} used.']
+
+
+def describe_disk(inventory, usages):
+    """Return what scripts get to see of DISK_GB, None where there is none.
+
+    :param inventory, usages: as for describe()
+    """
+    record = inventory.get(bounds.DISK_GB)
+    return record and {
+        'total_gb': record['total'], 'reserved_gb': record['reserved'],
+        'used_gb': usages.get(bounds.DISK_GB, 0)}
+
+
+def words_of_disk(disk):
+    """Return describe_disk() for people."""
+    return (f'Local disk in Placement: {disk["total_gb"]} GiB, '
+            f'{disk["reserved_gb"]} reserved, {disk["used_gb"]} used.')

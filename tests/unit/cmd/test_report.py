@@ -115,8 +115,11 @@ class FormatTest(ReportTestBase):
 
     def _check(self, found):
         self.assertEqual(
-            ['machine', 'budget', 'inventory', 'cpus', 'warnings', 'notes'],
-            list(found))
+            ['machine', 'budget', 'inventory', 'memory', 'cpus',
+             'warnings', 'notes'], list(found))
+        self.assertEqual([{
+            'pages': 'ordinary', 'machine_mb': 2 ** 18, 'limit_mb': 16384,
+            'offered_mb': 16384}], found['memory'])
         self.assertEqual({'cpus': 64, 'memory_mb': 2 ** 18,
                           'source': 'given'}, found['machine'])
         self.assertEqual(
@@ -276,6 +279,28 @@ class ManifestTest(ReportTestBase):
         self.assertEqual(7, found['inventory']['VCPU']['total'])
 
 
+class HugePagesTest(ReportTestBase):
+
+    def test_both_kinds(self):
+        pod = workload()
+        container, = pod['spec']['template']['spec']['containers']
+        container['resources']['limits'].update({'hugepages-2Mi': '8Gi'})
+        args = ('--manifest', self.manifest(pod), '--machine',
+                'cpus=64,memory=256Gi,hugepages-2Mi=4Gi,hugepages-1Gi=64Gi')
+        found = json.loads(self.succeed(*args, '--format', 'json'))
+        self.assertEqual(16384 + 4096,
+                         found['inventory']['MEMORY_MB']['total'])
+        self.assertEqual(
+            [('ordinary', 2 ** 18 - 68 * 1024, 16384, 16384),
+             ('2Mi', 4096, 8192, 4096), ('1Gi', 65536, 0, 0)],
+            [tuple(each.values()) for each in found['memory']])
+        self.assertEqual(1, len(found['warnings']))
+        self.assertIn('hugepages-2Mi allows 8192 MiB', found['warnings'][0])
+        text = self.succeed(*args)
+        for part in ('MEMORY_MB by size of pages', 'ordinary', '1Gi'):
+            self.assertIn(part, text)
+
+
 class MachineTest(ReportTestBase):
 
     def _machine(self):
@@ -290,6 +315,8 @@ class MachineTest(ReportTestBase):
     def test_libvirt(self):
         connection = mock.Mock()
         connection.getInfo.return_value = ['x86_64', 2048, 16]
+        connection.getCapabilities.return_value = (
+            '<capabilities><host></host></capabilities>')
         with mock.patch.object(libvirt, 'openReadOnly',
                                return_value=connection):
             self.assertEqual(

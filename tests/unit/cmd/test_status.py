@@ -154,7 +154,8 @@ node_name = kube-1
             'VCPU': {'total': 4, 'reserved': 0, 'allocation_ratio': 4.0},
             'MEMORY_MB': {'total': 4096, 'reserved': 256,
                           'allocation_ratio': 1.0},
-            'DISK_GB': {'total': 10, 'allocation_ratio': 1.0}}
+            'DISK_GB': {'total': 10, 'reserved': 3,
+                        'allocation_ratio': 1.0}}
         self.useFixture(fixtures.MockPatchObject(
             observed, 'ask_placement',
             lambda provider: (self._answer(
@@ -227,14 +228,26 @@ node_name = kube-1
     def test_memory(self):
         self.assertEqual({
             'total_mb': 4096, 'reserved_mb': 256, 'reserved_for': None,
-            'used_mb': 1024, 'free_mb': 2816}, self._status()['memory'])
+            'used_mb': 1024, 'free_mb': 2816, 'huge_pages': None,
+            'ordinary': None}, self._status()['memory'])
         summary.save(mock.Mock(state_path=self.state_path, host='host-1'),
                      summary.make([overhead.Need(1024, 61, 1024)], 128, 1))
         found = self._status('--flavor', '1,1024', '--flavor', '1,9999')
         self.assertEqual({'others_mb': 128, 'guests_mb': 61, 'ahead_mb': 61,
                           'guests': 1}, found['memory']['reserved_for'])
+        self.assertEqual({'total_mb': 0, 'used_mb': 0},
+                         found['memory']['huge_pages'])
+        self.assertEqual(
+            {'total_gb': 10, 'reserved_gb': 3, 'used_gb': 0}, found['disk'])
         self.assertEqual([2, 0], [each['fit'] for each
                                   in found['memory']['flavors']])
+
+    def test_huge_pages_are_in_the_limits(self):
+        found = budget.Budget('Pod x', 4000, 2 ** 30,
+                              hugepages=(('2Mi', 2 ** 30),))
+        for memory_mb, fits in ((2048, True), (2049, False), (1024, True)):
+            self.assertIs(fits, status._fits(
+                found, mock.Mock(vcpus=4, memory_mb=memory_mb)))
 
     def test_cordoned(self):
         self.node = node.Node('kube-1', 'uid-1', cordoned=True)

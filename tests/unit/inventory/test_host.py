@@ -12,6 +12,7 @@
 
 """The machine, and what Nova's driver would report of it."""
 
+import pathlib
 from unittest import mock
 
 import fixtures
@@ -85,13 +86,17 @@ class HereTest(base.TestCase):
             def getInfo(self):
                 return ['x86_64', 2048, 16, 2400, 1, 2, 4, 2]
 
+            def getCapabilities(self):
+                return CAPABILITIES
+
             def close(self):
                 closed.append(True)
 
         self.useFixture(fixtures.MockPatchObject(
             libvirt, 'openReadOnly', lambda uri: Connection()))
         self.assertEqual(
-            host.Machine(16, 2048, 'libvirt at test:///x'),
+            host.Machine(16, 2048, 'libvirt at test:///x',
+                         ((2048, 600), (2 ** 20, 1024))),
             host.ask_libvirt('test:///x'))
         self.assertTrue(closed)
 
@@ -102,6 +107,55 @@ class HereTest(base.TestCase):
             libvirt, 'openReadOnly', lambda uri: connection))
         self.assertIsNone(host.ask_libvirt('test:///x'))
         connection.close.assert_called_once_with()
+
+
+# As libvirt 9 has it, with two NUMA nodes.
+CAPABILITIES = '''
+<capabilities><host><topology><cells num='2'>
+  <cell id='0'>
+    <memory unit='KiB'>1048576</memory>
+    <pages unit='KiB' size='4'>262144</pages>
+    <pages unit='KiB' size='2048'>100</pages>
+    <pages unit='KiB' size='1048576'>1</pages>
+  </cell>
+  <cell id='1'>
+    <memory unit='KiB'>1048576</memory>
+    <pages unit='KiB' size='4'>262144</pages>
+    <pages unit='KiB' size='2048'>200</pages>
+  </cell>
+</cells></topology></host></capabilities>'''
+
+
+class PagesTest(base.TestCase):
+
+    def test_given(self):
+        found = host.parse(
+            'cpus=4,memory=64Gi,hugepages-2Mi=4Gi,hugepages-1Gi=8Gi')
+        self.assertEqual(((2048, 4096), (2 ** 20, 8192)), found.huge_mb)
+        pages = host.pages(found, {2048: 2 ** 30})
+        self.assertEqual((12288, ((2048, 1024), (2 ** 20, 0))),
+                         (pages.machine_mb, pages.by_size))
+
+    def test_given_as_something_else(self):
+        for text in ('hugepages-x=4Gi', 'hugepages-2Mi=x', 'pages=1',
+                     'hugepages-2Mi=1Gi,hugepages-2Mi=2Gi', 'hugepages-0=1'):
+            exc = self.assertRaises(errors.Refused, host.parse,
+                                    f'cpus=4,memory=64Gi,{text}')
+            self.assertIn('--machine', str(exc))
+
+    def test_kernel(self):
+        folder = pathlib.Path(self.folder())
+        for size_kb, number in ((64, 9), (2048, 512), (2 ** 20, 0),
+                                (32768, 'x')):
+            path = folder / f'hugepages-{size_kb}kB'
+            path.mkdir()
+            (path / 'nr_hugepages').write_text(f'{number}\n')
+        self.assertEqual(((2048, 1024),), host._kernels_huge_mb(folder))
+        self.assertEqual((), host._kernels_huge_mb(folder / 'none'))
+
+    def test_libvirt_that_knows_no_cells(self):
+        self.assertEqual((), host._huge_mb(
+            '<capabilities><host></host></capabilities>'))
 
 
 class AwaitTest(base.TestCase):

@@ -50,6 +50,8 @@ class RoomTest(base.TestCase):
                 'others_mb': 100, 'guests_mb': 130, 'ahead_mb': 70,
                 'guests': 2},
             'used_mb': 1536, 'free_mb': 4096 - 300 - 1536,
+            'huge_pages': {'total_mb': 0, 'used_mb': 0},
+            'ordinary': {'total_mb': 4096, 'used_mb': 1536 + 130 + 100},
         }, room.describe(inventory, usages, found))
         line, = room.words(room.describe(inventory, usages, found))
         for figure in ('4096', '300 reserved', '130 for what 2 guests',
@@ -58,6 +60,29 @@ class RoomTest(base.TestCase):
         self.assertIsNone(room.describe({}, {}, None))
         line, = room.words(room.describe(inventory, usages, None))
         self.assertIn('300 reserved, 1536 used', line)
+
+    def test_disk(self):
+        self.assertIsNone(room.describe_disk({}, {}))
+        disk = room.describe_disk({'DISK_GB': record(100, 10)},
+                                  {'DISK_GB': 30})
+        self.assertEqual(
+            'Local disk in Placement: 100 GiB, 10 reserved, 30 used.',
+            room.words_of_disk(disk))
+
+    def test_both_kinds_of_memory(self):
+        needs = [overhead.Need(512, 60, 512, 1),
+                 overhead.Need(0, 50, 1024, 1, huge=((2048, 1024),))]
+        inventory, usages, _found = node(4096, 100, needs, 1)
+        found = summary.make(needs, 100, 1, {2048: 2048})
+        first, second = room.words(room.describe(inventory, usages, found))
+        self.assertIn('4096 MiB', first)
+        self.assertEqual(
+            'Of it, 2048 MiB are huge pages, 1024 used, and 2048 MiB are '
+            'other memory, 722 used.', second)
+        # What huge pages were counted for is nothing for others.
+        need = overhead.Need(64, 0, 64, 1)
+        self.assertEqual((2048 - 722) // 64, room.count_more(
+            inventory, usages, found, need, 0))
 
     @hypothesis.given(st.integers(1, 2 ** 15), st.integers(0, 512), NEEDS,
                       st.integers(0, 2))
