@@ -52,6 +52,7 @@ from nova_k8s.limits import watcher
 from nova_k8s import parts
 from nova_k8s.service import reasons
 from tests.unit import base
+from tests.unit.inventory import test_hugepages
 
 CONF = nova.conf.CONF
 GI = 2 ** 30
@@ -157,6 +158,18 @@ class InertTest(DriverTestBase):
         self.driver.update_provider_tree(tree, 'x', allocations={})
         called.assert_called_once_with(tree, 'x', allocations={})
         self.assertEqual([], tree.mock_calls)
+
+    def test_numa_topology(self):
+        topology = test_hugepages.topology([(4, 9, 0), (2048, 512, 7)])
+        self.patch_stock(_get_host_numa_topology=lambda self: topology)
+        self.assertEqual(
+            505, self.driver._get_host_numa_topology().cells[0].mempages[
+                1].free)
+        # From then on there are those of the pod.
+        self.follow(some(hugepages=(('2Mi', 2 ** 30 // 4),)))
+        self.assertEqual(
+            128, self.driver._get_host_numa_topology().cells[0].mempages[
+                1].free)
 
     def test_cleanup(self):
         called = mock.Mock()
