@@ -80,6 +80,7 @@ VALUES = ('nova.compute.resource_tracker:COMPUTE_RESOURCE_SEMAPHORE',
           'nova.compute.vm_states:STOPPED',
           'nova.compute.vm_states:SUSPENDED',
           'nova.objects.fields:CPUAllocationPolicy',
+          'nova.virt.libvirt.config:LibvirtConfigCaps',
           'nova.virt.libvirt.driver:DISABLE_REASON_UNDEFINED')
 
 # What is read of objects: what their constructors set.

@@ -166,6 +166,7 @@ class InertTest(DriverTestBase):
             505, self.driver._get_host_numa_topology().cells[0].mempages[
                 1].free)
         # From then on there are those of the pod.
+        self.driver._cpu_sets = mock.Mock(mems=None)
         self.follow(some(hugepages=(('2Mi', 2 ** 30 // 4),)))
         self.assertEqual(
             128, self.driver._get_host_numa_topology().cells[0].mempages[

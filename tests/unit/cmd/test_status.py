@@ -246,7 +246,7 @@ node_name = kube-1
         found = budget.Budget('Pod x', 4000, 2 ** 30,
                               hugepages=(('2Mi', 2 ** 30),))
         for memory_mb, fits in ((2048, True), (2049, False), (1024, True)):
-            self.assertIs(fits, status._fits(
+            self.assertIs(fits, comparison._fits(
                 found, mock.Mock(vcpus=4, memory_mb=memory_mb)))
 
     def test_cordoned(self):

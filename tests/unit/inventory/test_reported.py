@@ -119,13 +119,13 @@ class HugePagesTest(base.TestCase):
         return budget.Budget('Pod a/b', 4000, memory, hugepages=tuple(
             sizes.items()))
 
-    def start(self, **options):
+    def start(self, mems=None, **options):
         self.reported = reported.Reported(
             lambda: self.present, 'error', self.known, **options)
         self.topology = test_hugepages.topology(
             [(4, 2 ** 23, 0), (2048, 1024, 0)],
             [(4, 2 ** 23, 0), (2048, 1024, 24)])
-        self.reported.bound_topology(self.topology)
+        self.topology = self.reported.bound_topology(self.topology, mems)
 
     def free(self):
         return [pages.free for cell in self.topology.cells
@@ -152,6 +152,27 @@ class HugePagesTest(base.TestCase):
         self.assertEqual(8192 + 1024, data['memory_mb'])
         self.assertEqual(8192, self.reported.memory_limit_mb())
         self.assertEqual({2048: 1024}, self.reported.pages_mb())
+
+    def test_nodes(self):
+        """The pages of its limit come on top of the memory of its limit."""
+        for mems, free in ((None, {0: 259, 1: 253}), ({1}, {0: 0, 1: 512})):
+            self.present = self._budget(**{'2Mi': 2 ** 30})
+            self.start(mems=mems)
+            cells = self.topology.cells
+            self.assertEqual(free, {
+                cell.id: cell.mempages[1].free for cell in cells})
+            self.assertEqual(8192 + 1024, sum(cell.memory for cell in cells))
+            for cell in cells:
+                small, huge = cell.mempages
+                self.assertEqual(cell.memory, small.total * 4 // 1024 +
+                                 huge.free * 2)
+                # A guest in all of them fits into the node.
+                self.assertLessEqual(huge.free * 2, cell.memory)
+            # What is in huge pages elsewhere is no other memory here.
+            self.assertEqual(8192 + 1024, self.memory()['total'])
+            self.present = self._budget(2 ** 40, **{'2Mi': 2 ** 30})
+            self.assertEqual(65536 - 4096 + 1024, self.reported._wanted()[
+                bounds.MEMORY_MB]['total'])
 
     def test_what_the_machine_has(self):
         self.present = self._budget(2 ** 40, **{'2Mi': 2 ** 40})
@@ -304,7 +325,7 @@ class PublishTest(base.TestCase):
             [(4, 2 ** 23, 0), (2048, 512, 0), (2 ** 20, 1, 0)])
         topology.cells[0].mempages[1].used = 100
         self.node.numa_topology = topology._to_json()
-        self.reported.bound_topology(topology)
+        topology = self.reported.bound_topology(topology, None)
         for sizes, free in ((('2Mi',), (412, 0)), (('1Gi',), (-100, 1))):
             self.present = budget.Budget(
                 'Pod a/b', 4000, 8 * 2 ** 30,
