@@ -251,4 +251,8 @@ class Accounts:
 
     def _need_of(self, instance):
         return self._overhead(instance, instance.flavor,
-                              numa_topology=instance.numa_topology)
+                              numa_topology=self._topology_of(instance))
+
+    @staticmethod
+    def _topology_of(instance):
+        return instance.numa_topology
