@@ -18,6 +18,7 @@ are set here, before it looks first, where the operator has set neither.
 """
 
 import dataclasses
+import functools
 import time
 
 from oslo_log import log as logging
@@ -86,7 +87,7 @@ class CpuSets:
     :param latest: returns the guests' pod as a dict, or None, from memory;
         raises errors.LimitsError where that is not known
     :param budget: returns the present budget.Budget, or None
-    :param layout: the numa.Layout of the machine
+    :param layout: the numa.Layout of the machine; None for this one
     :ivar sets: the cpus.Sets that Nova has; None where it has its own
     :ivar seen: the cpuset.Seen that is known last, or None
     """
@@ -98,7 +99,7 @@ class CpuSets:
         self._reader = reader
         self._latest = latest
         self._budget = budget
-        self._layout = numa.read() if layout is None else layout
+        self._given_layout = layout
         self.sets = self.seen = self._operator = None
         self._pod = Pod()
         self._off = conf.kubernetes.cpus == cpus.OFF
@@ -111,6 +112,12 @@ class CpuSets:
         self._move_at = 0
         self._worker = worker.Worker('nova-k8s-cpus', self._step)
         self.wake = self._worker.wake
+
+    @functools.cached_property
+    def _layout(self):
+        # Only where it is asked for: most nodes have no use for it.
+        return (numa.read() if self._given_layout is None
+                else self._given_layout)
 
     def begin(self, compute_nodes=()):
         """Hand the sets to Nova, before it looks.

@@ -18,6 +18,7 @@ pod behind.
 """
 
 import atexit
+import typing as ty
 
 import testtools
 
@@ -36,17 +37,20 @@ def _forget():
 atexit.register(_forget)
 
 
-def shared(cgroup_driver):
+def shared(cgroup_driver, **how):
     """Return the Cluster with this cgroup driver; start it where none is.
 
-    There is one at a time: tests of another driver end it.
+    There is one at a time: tests of another kind of node end it.
+
+    :param how: further arguments of the Cluster
     """
-    if cgroup_driver not in _shared:
+    kind = cgroup_driver, repr(sorted(how.items()))
+    if kind not in _shared:
         _forget()
-        started = cluster.Cluster(cgroup_driver)
+        started = cluster.Cluster(cgroup_driver, **how)
         started.setUp()
-        _shared[cgroup_driver] = started
-    return _shared[cgroup_driver]
+        _shared[kind] = started
+    return _shared[kind]
 
 
 class NodeTestCase(testtools.TestCase):
@@ -58,10 +62,12 @@ class NodeTestCase(testtools.TestCase):
 
     # cgroupfs or systemd; a class without one is no test.
     cgroup_driver = None
+    # Further arguments of its Cluster.
+    node: ty.Dict[str, ty.Any] = {}
 
     def setUp(self):
         super().setUp()
-        self.cluster = shared(self.cgroup_driver)
+        self.cluster = shared(self.cgroup_driver, **self.node)
         self.vm = self.cluster.vm
         self.plane = self.cluster.plane
         self.core = self.plane.core

@@ -24,6 +24,7 @@ import textwrap
 
 from kubernetes import client
 
+from nova_k8s.confinement import guests_pod
 from tests.node import images
 from tests.node import pods
 
@@ -51,6 +52,7 @@ DOMAIN = '''\
   <memory unit='MiB'>{memory_mb}</memory>
   <vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  {backing}
   <devices>
     <emulator>{emulator}</emulator>
     {disk}
@@ -93,8 +95,15 @@ class Stage:
                'libvirt': '/var/lib/libvirt', 'cache': '/var/cache/libvirt',
                'domains': '/etc/libvirt/qemu', 'record': '/run/nova-k8s'}
 
-    def __init__(self, cluster):
+    def __init__(self, cluster, cpu=CPU, pages=None):
+        """Start libvirt, and a guests' pod.
+
+        :param cpu: limit of the guests' pod
+        :param pages: its limit of huge pages of 2 MiB, as a quantity
+        """
         self.cluster = cluster
+        self.cpu = cpu
+        self._pages = {'hugepages-2Mi': pages} if pages else {}
         self.vm = cluster.vm
         self.plane = cluster.plane
         self.pods = pods.Pods(cluster)
@@ -119,7 +128,7 @@ class Stage:
             self.pods.wait_until_gone(self.guests_pod)
             self.create_guests_pod()
         else:
-            self.resize(self.CPU, self.MEMORY)
+            self.resize(self.cpu, self.MEMORY)
         if not self.libvirt_pod():
             self.create_libvirt()
         self.wait_for_libvirt()
@@ -143,7 +152,7 @@ class Stage:
         """Create it as the driver does, and publish it once it runs."""
         node = self.plane.core.read_node(self.cluster.node)
         container = pods.container(
-            'guests', ['/bin/sh', '/scripts/guests.sh'], cpu=self.CPU,
+            'guests', ['/bin/sh', '/scripts/guests.sh'], cpu=self.cpu,
             memory=self.MEMORY,
             env=[{'name': 'POD_UID', 'valueFrom': {
                 'fieldRef': {'fieldPath': 'metadata.uid'}}}],
@@ -154,6 +163,8 @@ class Stage:
                 {'name': 'scripts', 'mountPath': '/scripts'},
                 {'name': 'cgroup', 'mountPath': '/node/cgroup',
                  'readOnly': True}])
+        for each in container['resources'].values():
+            each.update(self._pages)
         manifest = pods.manifest(
             self.guests_pod, container,
             metadata={'labels': {'app': 'guests'}, 'ownerReferences': [{
@@ -171,14 +182,30 @@ class Stage:
                         'values': [node.metadata.name]}]}]}}},
             volumes=[{'name': 'scripts', 'configMap': {'name': 'scripts'}},
                      host_path('cgroup', '/sys/fs/cgroup', 'Directory')])
-        self.uid = self.pods.create(manifest).metadata.uid
-        self.publish(self.uid)
+        created = self.pods.create(manifest)
+        self.uid = created.metadata.uid
+        # As the driver does.
+        self.vm.write(RECORD, json.dumps(guests_pod.record(
+            self.plane.admin.sanitize_for_serialization(created))))
 
-    def publish(self, uid):
-        """Write on the node which pod holds guests."""
-        self.vm.write(RECORD, json.dumps({
-            'uid': uid, 'name': self.guests_pod,
-            'namespace': self.namespace}))
+    def record(self):
+        """Return what the node is told of it."""
+        return json.loads(self.vm.read(RECORD))
+
+    def replace(self, cpu):
+        """Have another one in its place, with another limit of CPU."""
+        self.destroy_guests()
+        self.cpu = cpu
+        self.pods.delete(self.guests_pod, grace=0)
+        self.pods.wait_until_gone(self.guests_pod)
+        self.create_guests_pod()
+        # libvirt.sh sees it, and starts libvirtd anew in it.
+        pods.wait_for(lambda: self.cgroup() + '/guests/libvirtd' in
+                      self.vm.run('cat /proc/%s/cgroup' % (
+                          self.libvirtd() or 'self'), check=False).replace(
+                              '0::', '/sys/fs/cgroup'),
+                      'libvirtd below the new pod')
+        self.wait_for_libvirt()
 
     def cgroup(self):
         """Return the path of the guests' pod's cgroup."""
@@ -253,10 +280,12 @@ class Stage:
 
     # Guests
 
-    def start_guest(self, name, memory_mb=32, touched_mb=None, check=True):
+    def start_guest(self, name, memory_mb=32, touched_mb=None, check=True,
+                    backing=''):
         """Start a guest.
 
         :param touched_mb: None for a guest that idles, else see hog_image
+        :param backing: XML of what its memory is made of
         :returns: the PID of its QEMU; None where it failed
         """
         disk = ''
@@ -266,7 +295,8 @@ class Stage:
                 hog_image(touched_mb)).decode())
             disk = DISK.format(path=path)
         xml = DOMAIN.format(name=name, memory_mb=memory_mb,
-                            emulator=EMULATOR, disk=disk)
+                            emulator=EMULATOR, disk=disk,
+                            backing=backing)
         status, output = self.vm.attempt(
             'cat > /run/{0}.xml && virsh -q create /run/{0}.xml'.format(name),
             xml, timeout=pods.TIMEOUT)
@@ -296,11 +326,14 @@ class Stage:
             % pid)[0] == 0
 
 
-def shared(cluster):
-    """Return the Stage of a cluster, as if it were new."""
+def shared(cluster, **how):
+    """Return the Stage of a cluster, as if it were new.
+
+    :param how: further arguments of a Stage that is made
+    """
     stage = getattr(cluster, 'stage', None)
     if stage:
         stage.restore()
     else:
-        stage = cluster.stage = Stage(cluster)
+        stage = cluster.stage = Stage(cluster, **how)
     return stage

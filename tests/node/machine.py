@@ -67,12 +67,13 @@ class Machine(fixtures.Fixture):
     """
 
     def __init__(self, name, api_port, forwarded=(), memory_mb=4096, cpus=2,
-                 kernel_arguments=''):
+                 kernel_arguments='', numa_nodes=1):
         """Describe a VM.
 
         :param name: its host name
         :param api_port: port of the API server on this machine's loopback
         :param forwarded: ports that are the VM's on this machine's loopback
+        :param numa_nodes: among which its CPUs and memory are split evenly
         """
         super().__init__()
         self.name = name
@@ -81,6 +82,7 @@ class Machine(fixtures.Fixture):
         self._memory_mb = memory_mb
         self._cpus = cpus
         self._arguments = kernel_arguments
+        self._numa_nodes = numa_nodes
 
     def _setUp(self):
         folder = built()
@@ -114,6 +116,14 @@ class Machine(fixtures.Fixture):
                 self._arguments),
             '-netdev', ','.join(['user,id=net', *ports]),
             '-device', 'virtio-net-pci,netdev=net']
+        if self._numa_nodes > 1:
+            cpus = self._cpus // self._numa_nodes
+            for each in range(self._numa_nodes):
+                command += [
+                    '-object', 'memory-backend-ram,id=memory%d,size=%dM' % (
+                        each, self._memory_mb // self._numa_nodes),
+                    '-numa', 'node,nodeid=%d,memdev=memory%d,cpus=%d-%d' % (
+                        each, each, each * cpus, (each + 1) * cpus - 1)]
         for tag, path in (('machine', '/'), ('layer', folder / 'layer')):
             command += [
                 '-fsdev', 'local,id=%s,path=%s,security_model=none,'
