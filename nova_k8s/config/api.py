@@ -103,7 +103,9 @@ class Reader:
             answer = self._session.get(
                 f'{self._host}{path(kind, namespace)}/{name}',
                 timeout=self._timeout)
-        except (requests.ConnectionError, requests.Timeout) as exc:
+        except (requests.ConnectionError, requests.Timeout,
+                # It ended in the middle of its answer.
+                requests.exceptions.ChunkedEncodingError) as exc:
             raise errors.Unreachable(
                 f'{what}: API server {self._shown}: {_reason(exc)}') from None
         except (requests.RequestException, ValueError, OSError) as exc:

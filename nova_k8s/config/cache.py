@@ -22,6 +22,7 @@ from oslo_log import log as logging
 
 from nova_k8s.config import documents
 from nova_k8s.config import errors
+from nova_k8s.config import layers
 
 LOG = logging.getLogger(__name__)
 
@@ -147,6 +148,9 @@ def read(cache, ask, secrets):
     except errors.Unreachable as exc:
         problem = str(exc)
     else:
+        # What no service starts with is no good read; nor is the service to
+        # meet it, which would say what is in the line.
+        layers.Layers(found)
         cache.save(found)
         return found
     kept = cache.load()

@@ -30,8 +30,9 @@ def from_files(paths, definitions, name, namespace):
     :raises errors.Refused: when one of them cannot be read
     """
     public, secret, unknown = {}, {}, []
-    for i, path in enumerate(paths):
-        layer = layers.Layer(_read(path))
+    read = [layers.Layer(_read(path)) for path in paths]
+    secrets = _secrets(read, definitions)
+    for i, (path, layer) in enumerate(zip(paths, read)):
         key = os.path.basename(path)
         if not key.endswith('.conf'):
             key += '.conf'
@@ -45,7 +46,7 @@ def from_files(paths, definitions, name, namespace):
                 known = definitions.find(section, option)
                 if not known:
                     unknown.append(f'[{section}] {option}')
-                hidden = not known or _hidden(known[1], values)
+                hidden = not known or (known[0], known[1].dest) in secrets
                 split[hidden] += [_line(option, value) for value in values]
             for hidden, lines in split.items():
                 if lines:
@@ -57,10 +58,22 @@ def from_files(paths, definitions, name, namespace):
                     'stringData', secret), unknown)
 
 
-def _hidden(opt, values):
-    """Whether an option goes into the Secret, with all of its values."""
-    return opt.secret or any(
-        effective.shown(opt, value) != value for value in values)
+def _secrets(read, definitions):
+    """Return {(group, dest)} of the options that go into the Secret.
+
+    With their values of all files and names: a Secret wins over all
+    ConfigMaps, so a later value that is there would not win any more.
+    """
+    found = set()
+    for layer in read:
+        for section, options in layer.sections.items():
+            for option, values in options.items():
+                known = definitions.find(section, option)
+                if known and (known[1].secret or any(
+                        effective.shown(known[1], value) != value
+                        for value in values)):
+                    found.add((known[0], known[1].dest))
+    return found
 
 
 def _line(option, value):

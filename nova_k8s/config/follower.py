@@ -30,6 +30,10 @@ LOG = logging.getLogger(__name__)
 # the files before they are replaced again.
 SETTLE = 0.3
 
+# Seconds until the files are written again where that could not be done:
+# nobody tells when a disk has space again.
+AGAIN = 10
+
 
 @dataclasses.dataclass(frozen=True)
 class Objects:
@@ -106,12 +110,15 @@ class Follower:
             each.join()
 
     def step(self):
-        """Make the folder as the objects are, if all of them are known."""
+        """Make the folder as the objects are, if all of them are known.
+
+        :returns: seconds until it is to be tried again, or None
+        """
         try:
             found = self.found()
             if found == self._current:
                 self._say(None)
-                return
+                return None
             # Also what cannot be parsed: the service would end.
             layers.Layers(found)
             self._folder.replace(found)
@@ -119,7 +126,7 @@ class Follower:
             # Whatever it is, the service has to go on with what it has.
             if str(exc) != self._not_yet:
                 self._say(str(exc))
-            return
+            return AGAIN if isinstance(exc, OSError) else None
         self._current = found
         self._say(None)
         try:
@@ -127,6 +134,7 @@ class Follower:
         except Exception:
             # Nothing may end this thread: the next change would go unnoticed.
             LOG.exception('The service was not told of a change')
+        return None
 
     def found(self):
         """Return the documents of all objects as they were last seen.

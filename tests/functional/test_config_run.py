@@ -223,9 +223,12 @@ class NovaComputeTest(NovaComputeTestCase):
         self.assertNotIn('very-secret', self.said())
 
     def follow_to_the_log(self, value):
+        # Counted before: it may be there as soon as it is asked for.
+        words = 'DEFAULT.debug changed from', f'to [{value}]'
+        before = sum(all(word in line for word in words)
+                     for line in self.said().splitlines())
         self.set_debug(value)
-        self.wait_for_line('DEFAULT.debug changed from', f'to [{value}]',
-                           times=1 + self.said().count(f'to [{value}]'))
+        self.wait_for_line(*words, times=before + 1)
 
     def test_it_survives_an_outage(self):
         self.proxy.cut()
@@ -296,6 +299,8 @@ class CommandsTest(NovaComputeTestCase):
             f'reserved_host_cpus = 1  # ConfigMap {self.namespace}/'
             f'{CONFIG_MAP}, key DEFAULT.reserved_host_cpus\n', shown)
         self.assertNotIn('very-secret', shown)
+        self.assertIn('transport_url', told)
+        self.assertNotIn('very-secret', self.said())
         self.assertEqual('', self.nova_k8s('config', 'diff'))
 
 
@@ -329,6 +334,15 @@ class SupervisorTest(TestCase):
                       f'server ', self.said())
         self.assertIn(f'404: secrets "{SECRET}" not found', self.said())
         self.assertNotIn('started', self.said())
+
+    def test_it_does_not_start_with_what_is_no_configuration(self):
+        self.plane.core.patch_namespaced_secret(SECRET, self.namespace, {
+            'stringData': {'x.conf': '[DEFAULT]\nvery-secret\n'}})
+        self.assertEqual(1, self.run_service('cat').wait(60))
+        line, = self.said().splitlines()
+        self.assertIn(f'nova-k8s: Secret {self.namespace}/{SECRET}, key '
+                      f'x.conf: line 2: ', line)
+        self.assertNotIn('very-secret', line)
 
     def test_a_start_while_the_api_server_is_away(self):
         proxy = self.useFixture(fault_proxy.FaultProxy(self.plane))

@@ -40,6 +40,16 @@ class CacheTest(base.TestCase):
         self.assertEqual([PUBLIC, SECRET], cache.read(
             self.cache(), self.away, ['x']))
 
+    def test_what_no_service_starts_with_is_not_kept(self):
+        cache.read(self.cache(), lambda: [PUBLIC], [])
+        broken = documents.Document('Secret n/x', 'a.conf',
+                                    '[a]\nvery-secret\n', True)
+        refused = self.assertRaises(
+            errors.Refused, cache.read, self.cache(), lambda: [broken], [])
+        self.assertIn('Secret n/x, key a.conf: line 2: ', str(refused))
+        self.assertNotIn('very-secret', str(refused))
+        self.assertEqual([PUBLIC], cache.read(self.cache(), self.away, []))
+
     def test_it_is_of_other_objects(self):
         self.cache().save([PUBLIC])
         self.assertRaises(errors.Unreachable, cache.read,

@@ -67,6 +67,16 @@ class FromFilesTest(base.TestCase):
         self.assertEqual(['00-z.conf', '01-a.conf'],
                          sorted(config_map['data']))
 
+    def test_an_option_is_in_one_object(self):
+        """Otherwise a Secret's would win over the later file's."""
+        config_map, secret, _ = self.convert(
+            '[DEFAULT]\nurl = x://y:z@h\n', '[DEFAULT]\nurl = x://h\n')
+        self.assertIsNone(config_map)
+        self.assertEqual(
+            {'00-a.conf': '[DEFAULT]\nurl = x://y:z@h\n',
+             '01-b.conf': '[DEFAULT]\nurl = x://h\n'},
+            secret['stringData'])
+
     def test_what_cannot_be_read(self):
         self.assertRaises(errors.Refused, convert.from_files, ['/nowhere'],
                           KNOWN, 'nova', None)

@@ -14,6 +14,7 @@
 import threading
 import time
 
+import fixtures
 from kubernetes import client
 
 from nova_k8s.config import documents
@@ -52,16 +53,36 @@ class FollowerTest(base.TestCase):
         configuration.retries = False
         return client.ApiClient(configuration)
 
+    def asked(self):
+        """Return of each request whether it was a watch."""
+        return ['watch' in query for _path, query in self.server.requests]
+
     def test_what_has_changed_before_it_began(self):
         self.follow(10)
         self.assertTrue(self.changed.wait(waiting.PATIENCE))
         document, = self.written.read(folder.CURRENT)
         self.assertEqual('[DEFAULT]\nhost = b\n', document.text)
 
+    def test_what_could_not_be_written_is_written_later(self):
+        # A volume in memory is small.
+        replace, left = self.written.replace, [OSError(28, 'No space left')]
+
+        def full(found):
+            if left:
+                raise left.pop()
+            replace(found)
+        self.useFixture(fixtures.MockPatchObject(follower, 'AGAIN', 0.1))
+        self.written.replace = full
+        self.follow(10)
+        self.assertTrue(self.changed.wait(waiting.PATIENCE))
+        document, = self.written.read(folder.CURRENT)
+        self.assertEqual('[DEFAULT]\nhost = b\n', document.text)
+        # Not because everything was listed anew meanwhile.
+        self.assertEqual([False, True], self.asked())
+
     def test_nothing_is_asked_while_nothing_changes(self):
         # Here, it is the time between two questions of other watches.
         self.follow(0.2)
         self.assertTrue(self.changed.wait(waiting.PATIENCE))
         time.sleep(1)
-        self.assertEqual([False, True], [
-            'watch' in query for _path, query in self.server.requests])
+        self.assertEqual([False, True], self.asked())
