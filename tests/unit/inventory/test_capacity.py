@@ -22,6 +22,7 @@ from unittest import mock
 import hypothesis
 from hypothesis import strategies as st
 import nova.conf
+from oslo_config import fixture as config_fixture
 
 from nova_k8s.accounting import claims
 from nova_k8s.accounting import ledger
@@ -155,6 +156,8 @@ class CommandTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
+        # A command sets options, which would stay.
+        self.useFixture(config_fixture.Config(nova.conf.CONF))
         base.forget_override(nova.conf.CONF, 'reserved_host_memory_mb')
 
     def run_command(self, *arguments):
