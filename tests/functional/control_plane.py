@@ -547,33 +547,34 @@ class ControlPlane(fixtures.Fixture):
                     url)
             return path
 
-    def token(self, namespace, service_account, pod=None, audiences=(),
+    def token(self, namespace, service_account, bound=None, audiences=(),
               seconds=3600):
         """Return a token of a service account, by TokenRequest.
 
-        :param pod: a V1Pod to bind the token to, which then names its node
-            (authentication.kubernetes.io/node-name)
+        :param bound: a V1Pod or V1Node to bind the token to: it ends with
+            that, and names the node (authentication.kubernetes.io/node-name)
         :param seconds: validity, at least 600
         """
         spec = {'audiences': list(audiences), 'expirationSeconds': seconds}
-        if pod:
+        if bound:
             spec['boundObjectRef'] = {
-                'apiVersion': 'v1', 'kind': 'Pod',
-                'name': pod.metadata.name, 'uid': pod.metadata.uid}
+                'apiVersion': 'v1',
+                'kind': 'Node' if isinstance(bound, client.V1Node) else 'Pod',
+                'name': bound.metadata.name, 'uid': bound.metadata.uid}
         return self.core.create_namespaced_service_account_token(
             service_account, namespace, {'spec': spec}).status.token
 
-    def service_account_kubeconfig(self, namespace, service_account, pod=None,
-                                   url=None, ca_file=None):
+    def service_account_kubeconfig(self, namespace, service_account,
+                                   bound=None, url=None, ca_file=None):
         """Return the path of a new kubeconfig with a service account's token.
 
-        :param pod: see :meth:`token`
+        :param bound: see :meth:`token`
         :param url: of a proxy, in place of the API server
         :param ca_file: of the proxy's certificate
         """
         return self._write_kubeconfig(
             unique(service_account),
-            {'token': self.token(namespace, service_account, pod)},
+            {'token': self.token(namespace, service_account, bound)},
             url, ca_file)
 
     def service_account_volume(self, directory, namespace, service_account,

@@ -554,7 +554,8 @@ class ControllerTest(TestCase):
         self.assertEqual('runs', self.step())
         self.assertEqual(
             {'uid': pod.metadata.uid, 'name': self.name,
-             'namespace': self.namespace}, self.record())
+             'namespace': self.namespace, 'container': 'guests'},
+            self.record())
         self.assertEqual(0o644, os.stat(self.file).st_mode & 0o777)
         self.assertEqual(frozenset(), self.controller.reasons())
         # A restart changes nothing.

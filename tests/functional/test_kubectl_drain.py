@@ -94,7 +94,7 @@ class KubectlDrainTestBase(compute_nodes.ComputeNodesTestBase):
                    endpoint_override=self.http.url, token='operator',
                    group='kubernetes_drain')
         self.flags(drain_on=self.drain_on, limits_from='api',
-                   namespace=self.namespace, api_timeout=2,
+                   namespace=self.namespace, api_timeout=5,
                    group='kubernetes')
 
     def start_nodes(self):
@@ -131,8 +131,10 @@ class KubectlDrainTestBase(compute_nodes.ComputeNodesTestBase):
         self.flags(
             node_name=self.nodes[host], hypervisor_hostname=host,
             pod_name=self.pods[host].metadata.name,
+            # Not of the pod that a drain ends: nova-compute is in another.
             kubeconfig=self.plane.service_account_kubeconfig(
-                self.namespace, cluster.SERVICE_ACCOUNT, self.pods[host]),
+                self.namespace, cluster.SERVICE_ACCOUNT,
+                self.plane.core.read_node(self.nodes[host])),
             group='kubernetes')
 
     def start(self, host):

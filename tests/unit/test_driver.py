@@ -17,7 +17,6 @@ import inspect
 import os
 import pathlib
 import threading
-import time
 from unittest import mock
 
 import fixtures
@@ -53,6 +52,7 @@ from nova_k8s import parts
 from nova_k8s.service import reasons
 from tests.unit import base
 from tests.unit.inventory import test_hugepages
+from tests import waiting
 
 CONF = nova.conf.CONF
 GI = 2 ** 30
@@ -417,12 +417,10 @@ class StartTest(DriverTestBase):
         self._start()
         self.assertFalse(self.driver._is_open())
         os.rename(path + '.away', path)
-        for _ in range(100):
-            if self.driver._is_open():
-                break
-            time.sleep(0.1)
-        self.assertTrue(self.driver._is_open())
-        self.assertIn('The limits can be read again', self.log.output)
+        waiting.until(self.driver._is_open)
+        # It is told a moment later.
+        waiting.until(lambda: 'The limits can be read again'
+                      in self.log.output)
 
     def test_what_no_node_that_runs_could_have(self):
         self.patch_nodes(NODE)
