@@ -112,6 +112,12 @@ class Reader:
             raise errors.Refused(
                 f'{what}: API server {self._shown}: '
                 f'{type(exc).__name__}') from exc
+        # Which urllib3 before 2 does not say.
+        length = answer.headers.get('Content-Length', '')
+        if length.isdigit() and answer.raw.tell() < int(length):
+            raise errors.Unreachable(
+                f'{what}: API server {self._shown}: it ended in the middle of '
+                f'its answer')
         if answer.status_code == 429 or answer.status_code >= 500:
             raise errors.Unreachable(f'{what}: {self._said(answer)}')
         try:
