@@ -141,13 +141,8 @@ def report(machine_text=None, flavors=()):
         bounds.limits(budget, unlimited),
         stock.get(bounds.PCPU, {}).get('total', 0),
         sets.lost_count if sets else 0)
-    memory = stock.get(bounds.MEMORY_MB, {'total': 0})
-    has_mb, limits[bounds.MEMORY_MB] = bounds.add_pages(
-        memory['total'], limits[bounds.MEMORY_MB], pages)
-    bounded = bounds.apply(
-        dict(stock, **{bounds.MEMORY_MB: dict(memory, total=has_mb)}
-             if memory['total'] else {}), limits, {},
-        closed=budget.terminating)
+    bounded = bounds.apply(*bounds.with_pages(stock, limits, pages), {},
+                           closed=budget.terminating)
     warning = bounds.warn_of_ratio(
         bounded.get(bounds.MEMORY_MB),
         bounds.limits(budget, unlimited)[bounds.MEMORY_MB],
@@ -157,7 +152,9 @@ def report(machine_text=None, flavors=()):
                     'source': machine.source},
         'budget': budget.as_dict(),
         'inventory': bounded,
-        'memory': memory_pools(budget, machine, pages, memory['total']),
+        'memory': memory_pools(
+            budget, machine, pages,
+            stock.get(bounds.MEMORY_MB, {'total': 0})['total']),
         'cpus': drawn,
         'warnings': [
             *problems,
@@ -182,11 +179,11 @@ def look_at_cpus(budget):
 
     Of this machine, and of the guests' pod where that is seen.
     """
-    guests = picture.look(usage.pids())
+    guests, layout = picture.look(usage.pids()), numa.read()
     seen, sets, problems = cpu_sets.preview(
-        CONF, budget, frozenset().union(*(each.pinned for each in guests)))
-    return (picture.describe(numa.read(), seen, sets, guests), sets,
-            problems)
+        CONF, budget, frozenset().union(*(each.pinned for each in guests)),
+        layout=layout)
+    return picture.describe(layout, seen, sets, guests), sets, problems
 
 
 def memory_pools(budget, machine, pages, ordinary_mb):

@@ -136,6 +136,21 @@ def add_pages(machine_mb, limit_mb, pages):
             None if limit_mb is None else limit_mb + pages.offered_mb)
 
 
+def with_pages(stock, limits, pages):
+    """Return (records, limits) with the huge pages for guests.
+
+    :param stock: as from ordinary()
+    :param limits: as from limits()
+    :param pages: hugepages.Pages
+    """
+    record = stock.get(MEMORY_MB)
+    if not record:
+        return stock, limits
+    has_mb, limit_mb = add_pages(record['total'], limits[MEMORY_MB], pages)
+    return (dict(stock, **{MEMORY_MB: dict(record, total=has_mb)}),
+            dict(limits, **{MEMORY_MB: limit_mb}))
+
+
 def total(machine, limit, last):
     """Return (total, closed) of one resource class.
 

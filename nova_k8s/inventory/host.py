@@ -20,7 +20,6 @@ import time
 import typing as ty
 
 import libvirt
-from nova import exception
 from nova.virt import hardware
 from nova.virt.libvirt import config
 from oslo_log import log as logging
@@ -30,6 +29,8 @@ from nova_k8s.accounting import overhead
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import hugepages
+from nova_k8s.inventory import numa
+from nova_k8s.inventory import pinning
 from nova_k8s.limits import budget
 from nova_k8s.limits import quantity
 
@@ -38,7 +39,7 @@ LOG = logging.getLogger(__name__)
 # Seconds between two attempts to reach libvirt.
 _WAIT = 1
 
-# As in the name of a resource of Kubernetes, and of a folder of the kernel.
+# As in the name of a resource of Kubernetes.
 _HUGEPAGES = 'hugepages-'
 
 
@@ -151,16 +152,10 @@ def ask_kernel():
 
 
 def _kernels_huge_mb(folder='/sys/kernel/mm/hugepages'):
-    found = []
-    for path in pathlib.Path(folder).glob('hugepages-*kB'):
-        try:
-            number = int((path / 'nr_hugepages').read_text())
-            size_kb = int(path.name[len(_HUGEPAGES):-2])
-        except (OSError, ValueError):
-            continue
-        if number and overhead.is_huge(size_kb):
-            found.append((size_kb, number * size_kb // 1024))
-    return tuple(sorted(found))
+    return tuple(
+        (size_kb, number * size_kb // 1024)
+        for size_kb, number in numa.read_hugepages(pathlib.Path(folder))
+        if number and overhead.is_huge(size_kb))
 
 
 def stock_inventory(machine, conf, reserved_mb, sets=None):
@@ -175,10 +170,10 @@ def stock_inventory(machine, conf, reserved_mb, sets=None):
     :raises errors.Refused: when an option that names CPUs is malformed
     """
     cpus, dedicated = machine.cpus, count_dedicated(machine)
-    shared = _cpu_set(hardware.get_cpu_shared_set)
+    shared = pinning.read_set(hardware.get_cpu_shared_set)
     if shared is not None:
         cpus = _there(shared, machine)
-    elif _cpu_set(hardware.get_cpu_dedicated_set):
+    elif pinning.read_set(hardware.get_cpu_dedicated_set):
         cpus = 0
     if sets:
         cpus, dedicated = sets.shared_count, sets.dedicated_count
@@ -212,16 +207,10 @@ def count_dedicated(machine):
 
     :raises errors.Refused: when the option that names them is malformed
     """
-    return _there(_cpu_set(hardware.get_cpu_dedicated_set) or (), machine)
+    return _there(pinning.read_set(hardware.get_cpu_dedicated_set) or (),
+                  machine)
 
 
 def _there(ids, machine):
     """How many of the CPUs the machine has."""
     return sum(each < machine.cpus for each in ids)
-
-
-def _cpu_set(option):
-    try:
-        return option()
-    except exception.Invalid as exc:
-        raise errors.Refused(f'[compute]: {exc}') from None

@@ -49,7 +49,8 @@ def read(root=SYSFS):
     for number in sorted(_list(root / 'node/online')):
         folder = root / f'node/node{number}'
         nodes.append(Node(number, _list(folder / 'cpulist') & online,
-                          _memory_mb(folder), _hugepages(folder)))
+                          _memory_mb(folder),
+                          read_hugepages(folder / 'hugepages')))
     if not nodes and online:
         # A kernel without NUMA.
         nodes = [Node(0, online, 0)]
@@ -77,9 +78,13 @@ def _memory_mb(folder):
     return int(found[1]) // 1024 if found else 0
 
 
-def _hugepages(folder):
+def read_hugepages(folder):
+    """Return (size in KiB, how many) of each size of huge pages. Does I/O.
+
+    :param folder: a pathlib.Path, of the machine or of one of its nodes
+    """
     found = []
-    for each in folder.glob('hugepages/hugepages-*kB'):
+    for each in folder.glob('hugepages-*kB'):
         number = _text(each / 'nr_hugepages').strip()
         if number.isdigit():
             found.append((int(each.name[len('hugepages-'):-len('kB')]),

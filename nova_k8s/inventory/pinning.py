@@ -81,11 +81,20 @@ def operator_sets(conf):
     if not (conf.compute.cpu_shared_set or conf.compute.cpu_dedicated_set or
             conf.vcpu_pin_set):
         return None
+    return (
+        frozenset(read_set(hardware.get_vcpu_pin_set) or
+                  read_set(hardware.get_cpu_shared_set) or ()),
+        frozenset(read_set(hardware.get_cpu_dedicated_set) or ()))
+
+
+def read_set(option):
+    """Return what an option that names CPUs says, None where it is not set.
+
+    :param option: the function of nova.virt.hardware that reads it
+    :raises errors.Refused: when it is malformed
+    """
     try:
-        return (
-            frozenset(hardware.get_vcpu_pin_set() or
-                      hardware.get_cpu_shared_set() or ()),
-            frozenset(hardware.get_cpu_dedicated_set() or ()))
+        return option()
     except exception.Invalid as exc:
         raise errors.Refused(f'[compute]: {exc}') from None
 

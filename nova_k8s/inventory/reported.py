@@ -247,14 +247,9 @@ class Reported:
 
     def _with_pages(self, stock):
         """Return (stock, limits) with the huge pages that are offered."""
-        pages, limits = self.pages(), self.limits
-        stock = dict(bounds.ordinary(stock, pages))
-        if bounds.MEMORY_MB in stock:
-            record = stock[bounds.MEMORY_MB]
-            total, limits[bounds.MEMORY_MB] = bounds.add_pages(
-                record['total'], limits[bounds.MEMORY_MB], pages)
-            stock[bounds.MEMORY_MB] = dict(record, total=total)
-        return stock, limits
+        pages = self.pages()
+        return bounds.with_pages(
+            bounds.ordinary(stock, pages), self.limits, pages)
 
     def _wanted(self):
         """The records to report of what the pod's limits bound."""
