@@ -49,10 +49,7 @@ class PublisherTest(base.TestCase):
         self.published.append(time.monotonic())
 
     def wait(self, condition):
-        deadline = time.monotonic() + 10
-        while not condition() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        self.assertTrue(condition())
+        waiting.until(condition, seconds=10, interval=0.01)
 
     def test_nothing_unless_it_is_woken(self):
         self.publisher.start()
