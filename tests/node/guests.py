@@ -23,8 +23,10 @@ import pathlib
 import textwrap
 
 from kubernetes import client
+from testtools import content
 
 from nova_k8s.confinement import guests_pod
+from tests.node import base
 from tests.node import images
 from tests.node import pods
 
@@ -199,13 +201,21 @@ class Stage:
         self.pods.delete(self.guests_pod, grace=0)
         self.pods.wait_until_gone(self.guests_pod)
         self.create_guests_pod()
-        # libvirt.sh sees it, and starts libvirtd anew in it.
-        pods.wait_for(lambda: self.cgroup() + '/guests/libvirtd' in
-                      self.vm.run('cat /proc/%s/cgroup' % (
-                          self.libvirtd() or 'self'), check=False).replace(
-                              '0::', '/sys/fs/cgroup'),
-                      'libvirtd below the new pod')
+        self.wait_until_followed()
+
+    def wait_until_followed(self):
+        """Wait until libvirtd is in the guests' pod that is recorded."""
+        pods.wait_for(
+            lambda: self.cgroup() + '/guests/libvirtd' ==
+            self.cgroup_of(self.libvirtd() or 'self'),
+            'libvirtd below the new pod')
         self.wait_for_libvirt()
+
+    def cgroup_of(self, pid):
+        """Return the path of a process's cgroup, as the node sees it."""
+        return '/sys/fs/cgroup' + self.vm.run(
+            'cat /proc/%s/cgroup' % pid, check=False).strip().partition(
+                '::')[2]
 
     def cgroup(self):
         """Return the path of the guests' pod's cgroup."""
@@ -337,3 +347,25 @@ def shared(cluster, **how):
     else:
         stage = cluster.stage = Stage(cluster, **how)
     return stage
+
+
+class StageTestCase(base.NodeTestCase):
+    """A test with guests.
+
+    :ivar stage: libvirt and the guests' pod
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.stage = self.make_stage()
+        self.addCleanup(self.stage.destroy_guests)
+        self.addOnException(self._attach_libvirt_log)
+
+    def make_stage(self):
+        return shared(self.cluster)
+
+    def _attach_libvirt_log(self, exc_info):
+        found = self.stage.libvirt_pod()
+        if found:
+            self.addDetail('libvirt', content.text_content(self.cluster.logs(
+                self.stage.namespace, found.metadata.name, 'libvirt')))

@@ -13,12 +13,12 @@
 """Pods on a real node: what they are made of, and waiting for them."""
 
 import json
-import time
 
 from kubernetes import client
 
 from tests.functional import control_plane
 from tests.node import images
+from tests import waiting
 
 # Seconds that anything a test waits for may take. Most of it takes two; the
 # rest is for a busy machine without KVM.
@@ -30,14 +30,7 @@ def wait_for(probe, what, timeout=TIMEOUT, interval=0.2):
 
     :raises AssertionError: where it does not in time
     """
-    deadline = time.monotonic() + timeout
-    while True:
-        answer = probe()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError('%s: not after %d s' % (what, timeout))
-        time.sleep(interval)
+    return waiting.until(probe, what, timeout, interval)
 
 
 def container(name, command, image=images.BUSYBOX, cpu=None, memory=None,

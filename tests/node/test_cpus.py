@@ -16,11 +16,8 @@ import re
 import sys
 import textwrap
 
-from testtools import content
-
 from nova_k8s.confinement import cpuset
 from nova_k8s.util import cpulist
-from tests.node import base
 from tests.node import guests
 from tests.node import machine
 from tests.node import pods
@@ -29,11 +26,8 @@ MIB = 1 << 20
 HUGE = '<memoryBacking><hugepages/></memoryBacking>'
 
 
-class CpusTestCase(base.NodeTestCase):
-    """A node with two NUMA nodes, whose kubelet hands out CPUs and memory.
-
-    :ivar stage: libvirt and the guests' pod
-    """
+class CpusTestCase(guests.StageTestCase):
+    """A node with two NUMA nodes, whose kubelet hands out CPUs and memory."""
 
     cgroup_driver = 'systemd'
     CPU = '2'
@@ -48,22 +42,16 @@ class CpusTestCase(base.NodeTestCase):
             'reservedMemory': [
                 {'numaNode': 0, 'limits': {'memory': '256Mi'}}]}}
 
-    def setUp(self):
-        super().setUp()
+    def make_stage(self):
         self.vm.run('mountpoint -q /dev/hugepages || '
                     '{ mkdir -p /dev/hugepages; '
                     'mount -t hugetlbfs hugetlbfs /dev/hugepages; }')
-        self.stage = guests.shared(self.cluster, cpu=self.CPU, pages='64Mi')
+        return guests.shared(self.cluster, cpu=self.CPU, pages='64Mi')
+
+    def setUp(self):
+        super().setUp()
         if self.stage.cpu != self.CPU:
             self.stage.replace(self.CPU)
-        self.addCleanup(self.stage.destroy_guests)
-        self.addOnException(self._attach_libvirt_log)
-
-    def _attach_libvirt_log(self, exc_info):
-        found = self.stage.libvirt_pod()
-        if found:
-            self.addDetail('libvirt', content.text_content(self.cluster.logs(
-                self.stage.namespace, found.metadata.name, 'libvirt')))
 
     def container(self):
         """Return the path of the cgroup of the guests' pod's container."""

@@ -16,29 +16,13 @@ import re
 import textwrap
 import time
 
-from testtools import content
-
-from tests.node import base
 from tests.node import guests
 from tests.node import pods
 
 MIB = 1 << 20
 
 
-class GuestsTestCase(base.NodeTestCase):
-    """:ivar stage: libvirt and the guests' pod"""
-
-    def setUp(self):
-        super().setUp()
-        self.stage = guests.shared(self.cluster)
-        self.addCleanup(self.stage.destroy_guests)
-        self.addOnException(self._attach_libvirt_log)
-
-    def _attach_libvirt_log(self, exc_info):
-        found = self.stage.libvirt_pod()
-        if found:
-            self.addDetail('libvirt', content.text_content(self.cluster.logs(
-                self.stage.namespace, found.metadata.name, 'libvirt')))
+class GuestsTestCase(guests.StageTestCase):
 
     def stat(self, path, file, name):
         """Return a figure of a file like memory.stat of a cgroup."""
@@ -46,27 +30,13 @@ class GuestsTestCase(base.NodeTestCase):
                           self.vm.read('%s/%s' % (path, file)), re.MULTILINE)
         return int(found.group(1))
 
-    def cgroup_of(self, pid):
-        """Return the path of a process's cgroup, as the node sees it."""
-        return '/sys/fs/cgroup' + self.vm.run(
-            'cat /proc/%s/cgroup' % pid, check=False).strip().partition(
-                '::')[2]
-
     def assertGuest(self, name, pid):
         """Fail where a guest is not what it was: the same living process."""
         self.assertTrue(self.stage.alive(pid), '%s has ended' % name)
         self.assertIn(self.stage.cgroup() + '/guests/machine/',
-                      self.cgroup_of(pid))
+                      self.stage.cgroup_of(pid))
         self.assertEqual(
             pid, self.vm.read('/run/libvirt/qemu/%s.pid' % name).strip())
-
-    def assertFollowed(self):
-        """Wait until libvirtd is in the guests' pod that is recorded."""
-        pods.wait_for(
-            lambda: self.stage.cgroup() + '/guests/libvirtd' ==
-            self.cgroup_of(self.stage.libvirtd() or 'self'),
-            'libvirtd below the new pod')
-        self.stage.wait_for_libvirt()
 
     def evict(self):
         self.core.create_namespaced_pod_eviction(
@@ -89,7 +59,7 @@ class HeldTests:
             '0::(/machine/qemu-[0-9]+-one.libvirt-qemu)/.*', birth)
         self.assertIsNotNone(found, birth)
         own = cgroup + '/guests' + found.group(1)
-        self.assertIn(own + '/', self.cgroup_of(pid))
+        self.assertIn(own + '/', self.stage.cgroup_of(pid))
         pods.wait_for(
             lambda: self.stat(own, 'memory.stat', 'anon') > 96 * MIB,
             'memory charged to the guest')
@@ -283,7 +253,7 @@ class DrainTests:
         # The next one: libvirtd finds its way into it.
         self.stage.create_guests_pod()
         self.assertNotEqual(uid, self.stage.uid)
-        self.assertFollowed()
+        self.stage.wait_until_followed()
         self.assertGuest('three', self.stage.start_guest('three'))
 
 
@@ -374,10 +344,10 @@ class EndTest(GuestsTestCase):
         time.sleep(10)
         self.assertEqual(libvirtd, self.stage.libvirtd())
         self.assertTrue(self.stage.alive(one))
-        self.assertIn(old + '/guests/machine/', self.cgroup_of(one))
+        self.assertIn(old + '/guests/machine/', self.stage.cgroup_of(one))
         self.assertEqual({'one'}, self.stage.running())
         self.stage.destroy_guest('one')
-        self.assertFollowed()
+        self.stage.wait_until_followed()
 
     def test_nothing_to_wait_for(self):
         self.evict()
@@ -398,8 +368,8 @@ class ContainerTest(GuestsTestCase):
         self.stage.wait_for_libvirt()
         libvirtd = self.stage.libvirtd()
         other = self.stage.start_guest('other')
-        cgroup = self.cgroup_of(other)
-        self.assertEqual(cgroup, self.cgroup_of(libvirtd))
+        cgroup = self.stage.cgroup_of(other)
+        self.assertEqual(cgroup, self.stage.cgroup_of(libvirtd))
         # What the kubelet writes since Kubernetes 1.28.
         self.assertEqual('1', self.vm.read(
             cgroup + '/memory.oom.group').strip())
