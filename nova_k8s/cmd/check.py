@@ -22,8 +22,8 @@ from rich import table
 import yaml
 
 from nova_k8s.accounting import usage
+from nova_k8s.cmd import configuration
 from nova_k8s.cmd import files
-from nova_k8s.cmd import report
 from nova_k8s.confinement import cgroup
 from nova_k8s.confinement import controller
 from nova_k8s.confinement import findings
@@ -55,7 +55,7 @@ def add_parser(commands):
 
 
 def run(args):
-    report.configure(args)
+    configuration.load(args)
     seen = look(args.kubelet_config)
     found = findings.find(seen)
     if args.format == 'json':

@@ -21,9 +21,9 @@ import nova.conf
 from rich import console as consoles
 from rich import table
 
+from nova_k8s.cmd import configuration
 from nova_k8s.cmd import files
 from nova_k8s.cmd import progress
-from nova_k8s.cmd import report
 from nova_k8s.drain import engine
 from nova_k8s.drain import nova_api
 from nova_k8s.drain import plan
@@ -133,7 +133,7 @@ def connect(args, tenants_decide=True):
     if args.cloud or not (args.config_file or args.config_dir) and (
             'OS_CLOUD' in os.environ or 'OS_AUTH_URL' in os.environ):
         return sdk.from_cloud(args.cloud, tenants_decide)
-    report.configure(args)
+    configuration.load(args)
     if not tenants_decide:
         CONF.set_override('tenants_decide', False, 'kubernetes_drain')
     try:

@@ -22,8 +22,8 @@ import yaml
 
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import overhead
+from nova_k8s.cmd import configuration
 from nova_k8s.cmd import files
-from nova_k8s.cmd import report
 from nova_k8s import errors
 from nova_k8s.inventory import capacity
 
@@ -54,7 +54,7 @@ def add_parser(commands):
 
 
 def run(args):
-    report.configure(args)
+    configuration.load(args)
     properties = dict(each.partition('=')[::2]
                       for each in args.image_property)
     given = [(text, capacity.parse_size(text), {}) for text in args.flavor]

@@ -18,8 +18,8 @@ import os
 import nova.conf
 import yaml
 
+from nova_k8s.cmd import configuration
 from nova_k8s.cmd import files
-from nova_k8s.cmd import report
 from nova_k8s.confinement import controller
 from nova_k8s.confinement import guests_pod
 from nova_k8s import errors
@@ -46,7 +46,7 @@ def add_parser(commands):
 
 
 def run(args):
-    report.configure(args)
+    configuration.load(args)
     template = args.template or CONF.kubernetes.guests_pod
     if not template:
         raise errors.Refused(

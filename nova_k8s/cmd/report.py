@@ -24,11 +24,10 @@ import yaml
 from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import pod_reserve
 from nova_k8s.accounting import usage
+from nova_k8s.cmd import configuration
 from nova_k8s.cmd import files
 from nova_k8s import conf
-from nova_k8s.config import command_line
 from nova_k8s.confinement import cgroup
-from nova_k8s import errors
 from nova_k8s.inventory import bounds
 from nova_k8s.inventory import capacity
 from nova_k8s.inventory import cpu_sets
@@ -70,7 +69,7 @@ def add_parser(commands):
 
 
 def run(args):
-    configure(args)
+    configuration.load(args)
     result, budget = report(args.machine, args.flavor)
     if args.format == 'json':
         print(json.dumps(result, indent=2))
@@ -78,37 +77,6 @@ def run(args):
         print(yaml.safe_dump(result, sort_keys=False), end='')
     else:
         show(result, budget, console.Console(file=sys.stdout))
-
-
-def configure(args):
-    """Load the configuration of nova-compute, as the arguments say.
-
-    :raises errors.Refused: when it cannot be loaded
-    """
-    conf.register_opts(CONF)
-    manifest = getattr(args, 'manifest', None)
-    container = getattr(args, 'container', None)
-    if manifest is None:
-        words, defaults = files.words(args), {}
-    else:
-        # Somebody who looks at a manifest wants Nova's defaults, not what
-        # happens to lie in /etc on the machine in front of him.
-        words = files.words(args, {})
-        defaults = {'default_config_files': [], 'default_config_dirs': []}
-
-    def call():
-        CONF(command_line.only_files(words), project='nova',
-             prog='nova-compute', **defaults)
-        if manifest is not None:
-            CONF.set_override('limits_from', 'manifest', 'kubernetes')
-            CONF.set_override('manifest', manifest, 'kubernetes')
-        if container is not None:
-            CONF.set_override('container', container, 'kubernetes')
-    files.load(call, words)
-    if container is not None and CONF.kubernetes.limits_from == 'downward_api':
-        raise errors.Refused(
-            '--container: with [kubernetes] limits_from = downward_api, the '
-            'volume itself names the container (containerName)')
 
 
 def report(machine_text=None, flavors=()):

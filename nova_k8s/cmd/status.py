@@ -27,9 +27,9 @@ from nova_k8s.accounting import instance_overhead
 from nova_k8s.accounting import overhead
 from nova_k8s.accounting import summary
 from nova_k8s.cmd import comparison
+from nova_k8s.cmd import configuration
 from nova_k8s.cmd import files
 from nova_k8s.cmd import observed
-from nova_k8s.cmd import report
 from nova_k8s.inventory import capacity
 from nova_k8s.inventory import host
 from nova_k8s.inventory import room
@@ -57,7 +57,7 @@ def add_parser(commands):
 
 
 def run(args):
-    report.configure(args)
+    configuration.load(args)
     result = status(args.flavor)
     if args.format == 'json':
         print(json.dumps(result, indent=2))

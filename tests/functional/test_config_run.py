@@ -271,10 +271,10 @@ class CommandsTest(NovaComputeTestCase):
         told = self.options(self.said())
         seen = self.options(self.python('-c', (
             'import argparse, logging, sys\n'
-            'from nova_k8s.cmd import report\n'
+            'from nova_k8s.cmd import configuration, report\n'
             'parser = argparse.ArgumentParser()\n'
             'report.add_parser(parser.add_subparsers())\n'
-            'report.configure(parser.parse_args(["report"]))\n'
+            'configuration.load(parser.parse_args(["report"]))\n'
             'logging.basicConfig(stream=sys.stdout, level=logging.DEBUG,\n'
             '                    format="%(message)s %(funcName)s ")\n'
             'report.CONF.log_opt_values(logging.getLogger(), '
