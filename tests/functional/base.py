@@ -109,7 +109,7 @@ class ServersTestBase(base.ServersTestBase):
 
     def wait_for(self, expected, get):
         try:
-            waiting.until(lambda: get() == expected, interval=0.1)
+            waiting.until(lambda: get() == expected, interval=0.2)
         except waiting.TooLong:
             # It says what the difference is.
             self.assertEqual(expected, get())

@@ -56,7 +56,7 @@ class Holder:
 
     def _hold(self):
         metadata = self._pod.metadata
-        while not self._stop.wait(0.2):
+        while not self._stop.wait(0.5):
             found = self._plane.core.list_namespaced_pod(
                 metadata.namespace,
                 field_selector=f'metadata.name={metadata.name}').items
