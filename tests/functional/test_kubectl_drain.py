@@ -253,7 +253,8 @@ class KubectlDrainTest(KubectlDrainTestBase):
         self.assertEqual(1, status, output)
         with self.kubectl_drain('compute1') as process:
             time.sleep(1)
-            process.send_signal(signal.SIGINT)
+            # Like SIGINT, which is ignored where all of this is in background.
+            process.send_signal(signal.SIGTERM)
             status, output = self.end_of(process)
         self.assertNotEqual(0, status, output)
         self.going.set()
