@@ -145,6 +145,19 @@ over, the kubelet ends the guests that are left. For ``guests_pod``, whenever a
 pod is made.
 """),
     cfg.StrOpt(
+        'guest_slice',
+        help="""The cgroup that all guests are in, where that is no pod's.
+
+As ``/proc/PID/cgroup`` shows it: ``/machine.slice``, where libvirt uses
+systemd-machined on the node, or ``/machine``. The driver limits the memory and
+CPU of this cgroup to what the limits allow, and tells Nova no more than it
+enforces: it grows before Nova is told, and shrinks after, never below what
+guests use. Default: no cgroup is touched, and nothing holds guests that are
+outside of a pod. Needs cgroup v2, the node's tree at ``/sys/fs/cgroup`` or
+``/node/cgroup``, and for a unit of systemd, such as a slice, its D-Bus below
+``/run/dbus``. Not together with ``guests_pod``.
+"""),
+    cfg.StrOpt(
         'on_escape',
         default='warn',
         choices=[
@@ -153,7 +166,7 @@ pod is made.
         ],
         help="""What to do about a guest outside of the guests' pod.
 
-No limit of Kubernetes holds it. A guest of a pod that Kubernetes has
+Or of ``guest_slice``: no limit holds it. A guest of a pod that Kubernetes has
 forgotten, because it was deleted by force, disables the service always: its
 memory is promised to others. ``nova-k8s check`` shows such guests.
 """),

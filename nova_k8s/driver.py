@@ -30,6 +30,7 @@ from oslo_utils import excutils
 from nova_k8s import conf
 from nova_k8s.config import sighup
 from nova_k8s.confinement import controller
+from nova_k8s.confinement import holding
 from nova_k8s import errors
 from nova_k8s import hooks
 from nova_k8s.inventory import affinity
@@ -62,6 +63,7 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
         self._publisher = None
         self._service = None
         self._guests_pod = None
+        self._holding = None
         self._elastic = None
         self._exporter = None
         self._drainer = None
@@ -78,6 +80,7 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
             known, absent = compute_node.find(host), None
             self._guests_pod = controller.from_conf(
                 CONF, first=functools.partial(self._first_size, host))
+            self._holding = holding.from_conf(CONF)
             if self._guests_pod:
                 absent = self._guests_pod.await_pod(
                     bool(known), bool(checkpoint.load(CONF)),
@@ -93,8 +96,8 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
         super().init_host(host)
         self._watcher.start()
         self._publisher.start()
-        for each in (self._service, self._guests_pod, self._cpu_sets,
-                     self._elastic, self._exporter):
+        for each in (self._service, self._guests_pod, self._holding,
+                     self._cpu_sets, self._elastic, self._exporter):
             if each:
                 each.start()
         if self._drainer:
@@ -102,8 +105,9 @@ class K8sLibvirtDriver(parts.Parts, driver.LibvirtDriver):
 
     def cleanup_host(self, host):
         for each in (self._exporter, self._drainer, self._elastic,
-                     self._cpu_sets, self._guests_pod, self._service,
-                     self._watcher, self._publisher, self._recorder):
+                     self._cpu_sets, self._holding, self._guests_pod,
+                     self._service, self._watcher, self._publisher,
+                     self._recorder):
             if each:
                 each.stop()
         super().cleanup_host(host)

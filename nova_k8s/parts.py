@@ -24,6 +24,7 @@ from nova_k8s.accounting import pod_reserve
 from nova_k8s.accounting import summary
 from nova_k8s.accounting import usage
 from nova_k8s.confinement import cgroup
+from nova_k8s.confinement import guest_slice
 from nova_k8s.confinement import guests_pod
 from nova_k8s.drain import drainer
 from nova_k8s.elastic import ways
@@ -102,6 +103,8 @@ class Parts:
         self._cpu_sets.begin(known)
         self._reported.sets = lambda: self._cpu_sets.sets
         self._account(overhead, reserve, source)
+        if self._holding:
+            self._hold(bool(known))
         self._follow(host, source, node_source)
         if problem:
             self._tell_closed(problem, found)
@@ -167,6 +170,22 @@ class Parts:
         return ways.first(
             CONF, lambda: instance_overhead.of_host(CONF, host),
             pod_reserve.from_conf(CONF, look=False).mb, node)
+
+    def _hold(self, known):
+        """Have the cgroup of all guests hold them, before any of it is told.
+
+        :raises errors.Refused: where it does not, and Nova does not know this
+            node yet
+        """
+        self._reported.hold(self._holding.cap)
+        self._holding.connect(
+            lambda: guest_slice.wanted(self._budget(),
+                                       CONF.kubernetes.unlimited),
+            self._reported.told, self._publisher.wake, usage.pids,
+            self._tell_of_guests, self._wake_service)
+        problem = self._holding.hold()
+        if problem and not known:
+            raise errors.Refused(problem)
 
     def _budget(self):
         return self._watcher.state.budget
@@ -235,7 +254,7 @@ class Parts:
             self._say(line, subject and subject.pod)
         if self._guests_pod:
             self._guests_pod.look()
-        for each in (self._drainer, self._elastic):
+        for each in (self._holding, self._drainer, self._elastic):
             if each:
                 each.wake()
         self._wake_service()
@@ -250,8 +269,8 @@ class Parts:
         A pod that comes to its end is a drain, and told as that.
         """
         found = frozenset().union(*(
-            each.reasons() for each in (self._drainer, self._guests_pod)
-            if each))
+            each.reasons() for each in (self._drainer, self._guests_pod,
+                                        self._holding) if each))
         return (found - {guests_pod.ENDING} if reasons.DRAINING in found
                 else found)
 

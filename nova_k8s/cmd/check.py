@@ -84,7 +84,8 @@ def look(kubelet_config, tree=None, proc='/proc', told=guests_pod.UID_FILE):
     return snapshot.read(
         tree or cgroup.node_tree(),
         usage.pids(proc), pod, problem, bool(name),
-        shutdown_grace(kubelet_config), proc, told)
+        shutdown_grace(kubelet_config), proc, told,
+        CONF.kubernetes.guest_slice)
 
 
 def shutdown_grace(path):

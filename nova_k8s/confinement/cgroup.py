@@ -112,6 +112,16 @@ def _memory_bytes(text):
     return None if text.strip() == 'max' else int(text)
 
 
+def own_limits(folder):
+    """Return (millicores, bytes) of a cgroup v2 itself; None for no limit.
+
+    :raises OSError: when it is not there, or lacks a controller
+    :raises ValueError: when it says something else than a limit
+    """
+    return (_cpu_millicores(pathlib.Path(folder, 'cpu.max').read_text()),
+            _memory_bytes(pathlib.Path(folder, 'memory.max').read_text()))
+
+
 def node_tree(trees=TREES):
     """Return the folder of the node's cgroup tree."""
     return next((each for each in trees

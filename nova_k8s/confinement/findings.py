@@ -20,6 +20,7 @@ PROBLEM, WARNING = 'problem', 'warning'
 
 # Why no guest is placed, as Nova shows it.
 ESCAPED = 'guests outside of their pod'
+NOT_HELD = 'guests not held'
 
 # What libvirt needs to hold one guest and to know what it uses.
 _CONTROLLERS = frozenset(('cpu', 'cpuset', 'io', 'memory', 'pids'))
@@ -65,7 +66,8 @@ def find(seen):
             'it has cgroup v1, or both, and nothing holds guests there',
             'Start it with cgroup v2 alone (systemd.unified_cgroup_hierarchy='
             '1)')]
-    found = [*_pod(seen), *_kernel(seen), *_node(seen), *_guests(seen)]
+    found = [*(_slice(seen) if seen.guest_slice else _pod(seen)),
+             *_kernel(seen), *_node(seen), *_guests(seen)]
     return sorted(found, key=lambda each: each.severity != PROBLEM)
 
 
@@ -117,6 +119,21 @@ def _pod(seen) -> ty.Iterator[Finding]:
             'made anew for it')
 
 
+def _slice(seen) -> ty.Iterator[Finding]:
+    if not seen.folder:
+        yield Finding(
+            PROBLEM, 'guest-slice', seen.guest_slice,
+            'there is no such cgroup, so nothing holds guests',
+            'Set [kubernetes] guest_slice to the cgroup that guests are in, '
+            'or mount /sys/fs/cgroup of the node at /node/cgroup')
+        return
+    for name in seen.unlimited:
+        yield Finding(
+            PROBLEM, 'guest-slice', f'{seen.folder}/{name}',
+            'there is no limit, so nothing holds guests',
+            'See whether nova-compute runs, and what it logs')
+
+
 def _kernel(seen) -> ty.Iterator[Finding]:
     if not seen.folder:
         return
@@ -146,21 +163,25 @@ def _kernel(seen) -> ty.Iterator[Finding]:
             yield Finding(
                 PROBLEM, check, name,
                 f'{used} of {limit} are used: guests will not start, or '
-                f'lose threads', _raise(check))
+                f'lose threads', _raise(check, seen))
         elif limit < many * each:
             yield Finding(
                 WARNING, check, name,
                 f'{limit} is enough for about {limit // each} guests',
-                _raise(check))
+                _raise(check, seen))
     if seen.swap_bytes:
         yield Finding(
             WARNING, 'swap', name,
             f'guests may be swapped out, to {seen.swap_bytes >> 20} MiB',
+            f'Turn swap off on the node, or write 0 to '
+            f'{name}/memory.swap.max' if seen.guest_slice else
             'Turn swap off on the node, or leave it to the kubelet '
             '(memorySwap: swapBehavior: NoSwap)')
 
 
-def _raise(check):
+def _raise(check, seen):
+    if seen.guest_slice:
+        return 'Raise it on the node; of a unit of systemd it is TasksMax'
     if check == 'pids.max':
         return ('Raise podPidsLimit in the configuration of the kubelet, and '
                 'make the pod anew')
@@ -184,7 +205,12 @@ def _node(seen) -> ty.Iterator[Finding]:
 
 
 def _guests(seen) -> ty.Iterator[Finding]:
-    if not seen.expected or not seen.node_pids:
+    if not seen.node_pids:
+        return
+    if seen.guest_slice:
+        yield from _outside_of_slice(seen)
+        return
+    if not seen.expected:
         return
     if not seen.folder and (seen.pod or seen.pod_problem):
         # There is one, and it cannot be told what is in it.
@@ -215,8 +241,21 @@ def _guests(seen) -> ty.Iterator[Finding]:
                 'Move the guest to another node, or start it again')
 
 
+def _outside_of_slice(seen):
+    if not seen.folder:
+        return
+    for guest in seen.guests:
+        if not guest.inside:
+            yield Finding(
+                PROBLEM, 'escaped', f'guest {guest.name}',
+                f'it is in the cgroup {guest.cgroup}, outside of '
+                f'{seen.guest_slice}: the limits do not hold it',
+                'Set [kubernetes] guest_slice to the cgroup that all guests '
+                'are in, or move the guest to another node')
+
+
 def escaped(found):
-    """Return those of find() on guests that no limit of their pod holds."""
+    """Return those of find() on guests that no limit holds."""
     return [each for each in found if each.check in ('escaped', 'machined')]
 
 
@@ -229,7 +268,8 @@ def reasons(seen, found, on_escape):
     :param found: as from find()
     :param on_escape: [kubernetes] on_escape
     """
-    forgotten = any(guest.in_another_pod for guest in seen.guests)
+    forgotten = not seen.guest_slice and any(
+        guest.in_another_pod for guest in seen.guests)
     if escaped(found) and (on_escape == 'disable' or forgotten):
         return frozenset((ESCAPED,))
     return frozenset()

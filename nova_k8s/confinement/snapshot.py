@@ -21,6 +21,7 @@ import re
 import typing as ty
 
 from nova_k8s.confinement import cgroup
+from nova_k8s.confinement import guest_slice as slices
 from nova_k8s.confinement import guests_pod
 from nova_k8s.util import statefile
 
@@ -44,7 +45,7 @@ class Guest:
     pid: int
     cgroup: str
     inside: bool
-    """Below the cgroup of the guests' pod."""
+    """Below the cgroup of the guests' pod, or the one that guests are in."""
 
     @property
     def in_another_pod(self):
@@ -74,6 +75,12 @@ class Snapshot:
     expected: bool = True
     """Whether there is to be a guests' pod."""
 
+    guest_slice: ty.Optional[str] = None
+    """[kubernetes] guest_slice; None where guests are in a pod."""
+
+    unlimited: ty.Tuple[str, ...] = ()
+    """Files of that cgroup in which there is no limit."""
+
     pod: ty.Optional[Pod] = None
     """None where there is none."""
 
@@ -84,7 +91,8 @@ class Snapshot:
     """The pod that libvirt was told of; None for none."""
 
     folder: ty.Optional[str] = None
-    """The cgroup of the guests' pod; None where it is not seen."""
+    """The cgroup of the guests' pod, or that of guest_slice; None where it
+    is not seen."""
 
     controllers: ty.Optional[ty.FrozenSet[str]] = None
     """Those that guests have; None before libvirt made its cgroup."""
@@ -108,18 +116,25 @@ class Snapshot:
 
 
 def read(tree, guests, pod=None, pod_problem=None, expected=True,
-         shutdown_grace=None, proc='/proc', told=guests_pod.UID_FILE):
+         shutdown_grace=None, proc='/proc', told=guests_pod.UID_FILE,
+         guest_slice=None):
     """Return the Snapshot of now. Does I/O.
 
     :param tree: the folder of the node's cgroup tree
     :param guests: PID by UUID of the guests that are seen
     :param pod: the guests' pod as a dict, None where there is none
+    :param guest_slice: [kubernetes] guest_slice, where guests are in no pod
     """
     record = statefile.read_plain(told)
     uid = pod and pod['metadata']['uid']
     # Without the API server, what was told last is the best that is known.
     uid = uid or (pod_problem and record and record.get('uid'))
     folder = uid and cgroup.pod_folder(tree, uid)
+    if guest_slice:
+        guest_slice = slices.normalize(guest_slice)
+        folder = str(pathlib.Path(tree, guest_slice.lstrip('/')))
+        if not pathlib.Path(folder, 'cgroup.controllers').exists():
+            folder = None
     inside = cgroup.pids_below(folder) if folder else set()
     found = {
         'v2': pathlib.Path(tree, 'cgroup.controllers').exists(),
@@ -127,6 +142,7 @@ def read(tree, guests, pod=None, pod_problem=None, expected=True,
         'expected': expected, 'pod_problem': pod_problem,
         'told_uid': record.get('uid') if isinstance(record, dict) else None,
         'folder': folder, 'shutdown_grace': shutdown_grace,
+        'guest_slice': guest_slice,
         'guests': tuple(_guest(proc, uuid, pid, pid in inside)
                         for uuid, pid in sorted(guests.items())),
     }
@@ -137,6 +153,10 @@ def read(tree, guests, pod=None, pod_problem=None, expected=True,
                            status.get('qosClass', '?'))
     if folder:
         found.update(_limits(folder, proc), pids=len(inside))
+    if folder and guest_slice:
+        found['unlimited'] = tuple(
+            name for name in ('memory.max', 'cpu.max')
+            if (cgroup.read_text(folder, name) or 'max').startswith('max'))
     return Snapshot(**found)
 
 

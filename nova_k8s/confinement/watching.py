@@ -37,13 +37,14 @@ class Watch:
     :param on_escape: [kubernetes] on_escape
     :param tell: called with a messages.Line on what is new
     :param changed: called when the reasons did
+    :param guest_slice: [kubernetes] guest_slice, where guests are in no pod
     :ivar reasons: why no guest may be placed
     :ivar escaped: how many guests are outside of their pod, None before it
         has looked
     """
 
     def __init__(self, guests, latest, on_escape, tell, changed, tree=None,
-                 proc='/proc', told=guests_pod.UID_FILE):
+                 proc='/proc', told=guests_pod.UID_FILE, guest_slice=None):
         self._guests = guests
         self._latest = latest
         self._on_escape = on_escape
@@ -52,6 +53,7 @@ class Watch:
         self._tree = tree or cgroup.node_tree()
         self._proc = proc
         self._told_file = told
+        self._slice = guest_slice
         self._known = None
         self.reasons = frozenset()
         self.escaped = None
@@ -84,7 +86,8 @@ class Watch:
                 # It may just have started.
                 return
         seen = snapshot.read(self._tree, self._guests(), pod, problem,
-                             proc=self._proc, told=self._told_file)
+                             proc=self._proc, told=self._told_file,
+                             guest_slice=self._slice)
         found = findings.find(seen)
         now = {(each.check, each.subject): each for each in found}
         before, self._known = self._known or {}, now

@@ -57,12 +57,13 @@ def cap(limits, most):
     """Return the limits, none above what there is to be soon.
 
     :param limits: as from limits()
-    :param most: (MiB, millicores), or None
+    :param most: (MiB, millicores), or None; so may be either of them
     """
-    if most is None:
-        return limits
-    mine = {MEMORY_MB: most[0], VCPU: most[1] // 1000}
-    return {name: mine[name] if limit is None else min(limit, mine[name])
+    memory_mb, millicores = most or (None, None)
+    mine = {MEMORY_MB: memory_mb,
+            VCPU: None if millicores is None else millicores // 1000}
+    return {name: min((each for each in (limit, mine[name])
+                       if each is not None), default=None)
             for name, limit in limits.items()}
 
 

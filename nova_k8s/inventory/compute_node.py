@@ -45,6 +45,19 @@ def offer_pages(numa_topology, offered):
     return found._to_json()
 
 
+def most_sold(node):
+    """Return the most that guests may have of it, as sold has it.
+
+    Of its memory, huge pages are no part that could be told apart.
+
+    :param node: objects.ComputeNode
+    """
+    cells = objects.NUMATopology.obj_from_db_obj(
+        node.numa_topology).cells if node.numa_topology else ()
+    dedicated = frozenset().union(*(cell.pcpuset for cell in cells))
+    return node.memory_mb or 0, 1000 * ((node.vcpus or 0) + len(dedicated))
+
+
 def choose_name(conf, environ, budget, known=()):
     """Return the name of the compute node; None for libvirt's.
 

@@ -23,6 +23,7 @@ from nova_k8s.inventory import compute_node as compute_nodes
 from nova_k8s.inventory import hugepages
 from nova_k8s.inventory import pinning
 from nova_k8s.inventory import placement
+from nova_k8s.inventory import sold
 from nova_k8s.util import deadline
 
 LOG = logging.getLogger(__name__)
@@ -53,9 +54,12 @@ class Reported:
                  disk_gb=None):
         self._budget = budget
         self._unlimited = unlimited
+        self._known = known
         # What Nova may be told at most, and what those may use whom it lets
         # in: (MiB, millicores), or None.
         self.cap = self.claim_cap = lambda: None
+        # See hold().
+        self._held_to = None
         self._disk = {} if disk_gb is None else {bounds.DISK_GB: disk_gb}
         # What is bounded, and where the compute node's record has it.
         self._classes = (*bounds.FIELDS, *self._disk)
@@ -75,6 +79,7 @@ class Reported:
         # Whether Placement may have something else than what was told: a
         # write that failed may still have arrived.
         self._unsure = False
+        self._sold = sold.Sold()
         # What Nova's driver said last, before any limit.
         self._stock = {}
         self._records = {}
@@ -88,16 +93,30 @@ class Reported:
 
     @property
     def limits(self):
-        return self._limits(self.cap())
+        return self._limits(self.cap(), self._held())
 
-    def _limits(self, most):
+    def hold(self, most):
+        """Tell no more than the cgroup enforces that all guests are in.
+
+        :param most: returns (MiB, millicores) of it, None for no limit; from
+            memory
+        """
+        self._held_to = most
+        if self._known:
+            self._sold = sold.Sold(compute_nodes.most_sold(self._known))
+
+    def _held(self):
+        return self._held_to and self._held_to()
+
+    def _limits(self, *most):
         sets = self.sets()
         # Before Nova's driver said what there is, only the sets tell.
         dedicated = (sets.dedicated_count if sets else
                      self._stock.get(bounds.PCPU, {}).get('total', 0))
+        limits = functools.reduce(
+            bounds.cap, most, bounds.limits(self._budget(), self._unlimited))
         return dict(bounds.share_cores(
-            bounds.cap(bounds.limits(self._budget(), self._unlimited), most),
-            dedicated, sets.lost_count if sets else 0), **self._disk)
+            limits, dedicated, sets.lost_count if sets else 0), **self._disk)
 
     def ratio(self, resource_class):
         """How often Placement sells one of it."""
@@ -116,6 +135,15 @@ class Reported:
     def _is_told(self):
         return not self._unsure and not placement.differ(
             self._records, self._wanted())
+
+    def told(self):
+        """Return (MiB, millicores, certain): what Nova was told at most.
+
+        Huge pages apart, see sold. Before Placement has answered for the
+        first time, the record of the compute node is the best that is known.
+        """
+        return claims.locked(
+            lambda: (*self._sold.at_most, self._sold.certain))
 
     @property
     def closed(self):
@@ -167,9 +195,12 @@ class Reported:
 
         Huge pages apart.
         """
+        return self._memory_mb(self.claim_cap(), self._held())
+
+    def _memory_mb(self, *most):
         machine = bounds.ordinary(self._stock, self.pages()).get(
             bounds.MEMORY_MB)
-        limit = self._limits(self.claim_cap())[bounds.MEMORY_MB]
+        limit = self._limits(*most)[bounds.MEMORY_MB]
         return min((each for each in (limit, machine and machine['total'])
                     if each is not None), default=None)
 
@@ -180,7 +211,13 @@ class Reported:
         here were let in, and refusing them after a boot of the machine would
         have Nova put them into ERROR for what passes in seconds.
         """
-        return self.memory_limit_mb() if self._budget() else None
+        if not self._budget():
+            return None
+        held = self._held()
+        if held and held[0] == 0:
+            # So it is while the cgroup of guests cannot be held.
+            held = None
+        return self._memory_mb(self.claim_cap(), held)
 
     def memory_used_mb(self):
         """What is reserved of MEMORY_MB, or allocated.
@@ -222,10 +259,15 @@ class Reported:
         """
         self._stock = stock
         self._warn()
-        wanted = self._wanted()
+        pages = self.pages()
+        wanted = self._wanted(pages)
         changed = False
         if not self._records:
             self._records = wanted
+            self._sold.begin(sold.of_records(wanted, pages))
+            if self._held_to:
+                # Nova writes it, or fails to. It matters whether it did.
+                self._unsure = changed = True
         else:
             # Nova's claims write nothing new, see publisher.
             changed = placement.differ(self._records, wanted)
@@ -245,13 +287,13 @@ class Reported:
         return (record['total'] if record
                 else self._totals.get(resource_class) or 0)
 
-    def _with_pages(self, stock):
+    def _with_pages(self, stock, pages=None):
         """Return (stock, limits) with the huge pages that are offered."""
-        pages = self.pages()
+        pages = pages or self.pages()
         return bounds.with_pages(
             bounds.ordinary(stock, pages), self.limits, pages)
 
-    def _wanted(self):
+    def _wanted(self, pages=None):
         """The records to report of what the pod's limits bound."""
         last = self._records or {
             resource_class: dict(record, total=self._totals[resource_class])
@@ -267,8 +309,9 @@ class Reported:
             # No guest here has more. It does not change while this runs.
             largest = dict(largest or {}, **{
                 bounds.DISK_GB: self._stock[bounds.DISK_GB]['total']})
-        bounded = bounds.apply(*self._with_pages(stock), last,
-                               reserved_mb, largest, self.closed)
+        bounded = bounds.apply(
+            *self._with_pages(stock, pages), last, reserved_mb, largest,
+            self.closed)
         return {resource_class: bounded[resource_class]
                 for resource_class in self._classes
                 if resource_class in bounded}
@@ -289,23 +332,28 @@ class Reported:
             if not found:
                 return
             # Not under the lock: claims would wait for Placement as well.
-            compute_node, wanted = found
+            compute_node, wanted, amount = found
             answer = deadline.call(
                 functools.partial(placement.write, tracker.reportclient,
                                   compute_node.uuid, wanted),
                 DEADLINE, 'Placement')
-            claims.locked(self._keep, tracker, compute_node, wanted, *answer)
+            claims.locked(self._keep, tracker, compute_node, wanted, amount,
+                          *answer)
 
     def _find_change(self, tracker, nodename):
-        """Return (compute node, records) to write, or None."""
-        wanted = self._wanted()
+        """Return (compute node, records, what is sold then), or None."""
+        pages = self.pages()
+        wanted = self._wanted(pages)
         if (not self._unsure and self._offered == self._offer() and
                 not placement.differ(self._records, wanted)):
             return None
         self._unsure = True
-        return tracker.compute_nodes[nodename], wanted
+        amount = sold.of_records(wanted, pages)
+        self._sold.write(amount)
+        return tracker.compute_nodes[nodename], wanted, amount
 
-    def _keep(self, tracker, compute_node, wanted, inventories, generation):
+    def _keep(self, tracker, compute_node, wanted, amount, inventories,
+              generation):
         """Have Nova know what Placement has."""
         self._records = wanted
         # What Nova's client knows of Placement, or it would write back what
@@ -320,6 +368,7 @@ class Reported:
             if not self._unsure:
                 known.update_inventory(compute_node.uuid, inventories,
                                        generation=generation)
+        self._sold.keep(amount, not self._unsure)
         self._save(compute_node, wanted)
 
     def _save(self, compute_node, records):

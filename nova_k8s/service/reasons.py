@@ -38,7 +38,8 @@ DRAINING = 'draining'
 
 # In the order in which they are shown.
 REASONS = (DRAINING, nodes.SHUTTING_DOWN, nodes.CORDONED, nodes.NOT_READY,
-           LIBVIRT, NO_BUDGET, guests_pod.ENDING, findings.ESCAPED)
+           LIBVIRT, NO_BUDGET, guests_pod.ENDING, findings.ESCAPED,
+           findings.NOT_HELD)
 
 # Nova's libvirt driver begins the reason with this where it disables the
 # service itself, and enables again only what begins so. So do we: whoever
