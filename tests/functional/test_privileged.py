@@ -10,13 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Measuring a process of another user, through a real privsep helper."""
+"""What needs more rights, through a real privsep helper."""
 
 import json
 import os
 import subprocess
 import sys
 
+import fixtures
 import testtools
 
 # Starts the helper as root would, becomes somebody, and looks at a process
@@ -70,6 +71,52 @@ sys.stdin.read()
 
 CAP_SYS_PTRACE = 19
 
+# The same with files that are root's, as those of a cgroup are, and with
+# another context.
+LIMIT = '''
+import json, os, pathlib, sys
+from oslo_config import cfg
+from oslo_privsep import priv_context
+from nova_k8s.confinement import guest_slice
+from nova_k8s.confinement import privileged
+from nova_k8s import errors
+
+cfg.CONF([])
+privileged.slice_pctxt.start(priv_context.Method.FORK)
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+folder = sys.argv[1]
+result = {}
+try:
+    privileged.write(folder, {'memory.max': '1'})
+    result['direct'] = 'allowed'
+except PermissionError:
+    result['direct'] = 'denied'
+privileged.write_limits(folder, None, guest_slice.Limits(8 << 30, 2500))
+result['files'] = [pathlib.Path(folder, name).read_text()
+                   for name in ('memory.max', 'cpu.max', 'cgroup.procs')]
+try:
+    privileged._write(folder, {'cgroup.procs': '1'})
+except ValueError:
+    result['else'] = 'refused'
+try:
+    privileged.write_limits(folder + '/gone', None, guest_slice.Limits())
+except errors.NotYet as exc:
+    result['gone'] = str(exc)
+for pid in os.listdir('/proc'):
+    try:
+        with open(f'/proc/{pid}/status') as f:
+            status = dict(line.split(':', 1) for line in f if ':' in line)
+    except OSError:
+        continue
+    if pid.isdigit() and int(status['PPid']) == os.getpid():
+        result['capabilities'] = [status[name].strip()
+                                  for name in ('CapEff', 'CapPrm')]
+print(json.dumps(result))
+os._exit(0)
+'''
+
 
 class PrivilegedTest(testtools.TestCase):
 
@@ -96,3 +143,25 @@ class PrivilegedTest(testtools.TestCase):
         self.assertEqual(8192, found['used']['guest_kb'])
         self.assertGreater(found['used']['own_kb'], 0)
         self.assertEqual(1 << CAP_SYS_PTRACE, int(found['capabilities'], 16))
+
+    def test_limits_of_a_cgroup(self):
+        folder = self.useFixture(fixtures.TempDir()).path
+        for name in ('cgroup.controllers', 'memory.max', 'cpu.max',
+                     'cgroup.procs'):
+            path = os.path.join(folder, name)
+            with open(path, 'w', encoding='utf-8') as f:
+                f.write('max')
+            os.chmod(path, 0o644)
+        os.chmod(folder, 0o755)
+        done = subprocess.run(
+            [sys.executable, '-c', LIMIT, folder], text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, timeout=120)
+        self.assertEqual(0, done.returncode, done.stderr)
+        found = json.loads(done.stdout.splitlines()[-1])
+        self.assertIn('is no cgroup', found.pop('gone'))
+        self.assertEqual({
+            'direct': 'denied', 'else': 'refused',
+            'files': [str(8 << 30), '250000 100000', 'max'],
+            # Being root is enough.
+            'capabilities': ['0' * 16] * 2}, found)

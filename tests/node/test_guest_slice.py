@@ -60,9 +60,7 @@ import sys, time
 folder, size = sys.argv[1], int(sys.argv[2])
 with open(folder + '/cgroup.procs', 'w') as f:
     f.write('0')
-memory = bytearray(b'x' * (1 << 20)) * 0
-for _ in range(size):
-    memory += b'x' * (1 << 20)
+memory = [b'x' * (1 << 20) for _ in range(size)]
 print('holds', flush=True)
 time.sleep(3600)
 '''
@@ -73,7 +71,7 @@ class GuestSliceTest(testtools.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # The first start is the only one: no test changes what others see.
+        # One VM for all: no test changes what another one sees.
         holder = control_plane.reserve_port()
         cls.vm = machine.Machine('node1', holder.getsockname()[1],
                                  memory_mb=2048)

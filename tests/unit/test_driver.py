@@ -40,6 +40,7 @@ import yaml
 from nova_k8s.accounting import accounts
 from nova_k8s.accounting import ledger as ledgers
 from nova_k8s.accounting import overhead
+from nova_k8s.confinement import findings
 from nova_k8s import driver
 from nova_k8s import errors
 from nova_k8s.inventory import bounds
@@ -51,6 +52,7 @@ from nova_k8s.limits import watcher
 from nova_k8s import parts
 from nova_k8s.service import reasons
 from tests.unit import base
+from tests.unit.confinement import test_holding
 from tests.unit.inventory import test_hugepages
 from tests import waiting
 
@@ -103,7 +105,8 @@ class DriverTestBase(base.TestCase):
             if not names:
                 raise exception.ComputeHostNotFound(host=host)
             return [mock.Mock(hypervisor_hostname=name, vcpus=4,
-                              memory_mb=8192) for name in names]
+                              memory_mb=8192, numa_topology=None)
+                    for name in names]
 
         self.useFixture(fixtures.MockPatchObject(
             objects.ComputeNodeList, 'get_all_by_host', nodes))
@@ -407,6 +410,69 @@ class StartTest(DriverTestBase):
         self.manifest(cpu='4', memory='8Gi')
         self._starts_closed('reserved_host_memory_mb',
                             besides=['VCPU', 'MEMORY_MB'])
+
+    def hold(self, *names):
+        """A cgroup tree with these in it, and [kubernetes] guest_slice."""
+        tree = self.useFixture(test_holding.Tree())
+        self.useFixture(fixtures.MockPatch(
+            'nova_k8s.confinement.cgroup.node_tree', return_value=tree.path))
+        for name in names:
+            tree.make(name)
+        self.flags(group='kubernetes', guest_slice='/machine')
+        return tree
+
+    def limits(self, found):
+        limits = found._reported.limits
+        return limits['VCPU'], limits['MEMORY_MB']
+
+    def test_guest_slice(self):
+        tree = self.hold('machine')
+        self.manifest(cpu='4', memory='8Gi')
+        self._start()
+        self.assertEqual((str(8 << 30), '400000 100000'),
+                         tree.read('machine'))
+        self.assertEqual((4, 8192), self.limits(self.driver))
+        self.assertEqual(frozenset(), self.driver._reasons())
+        # The pod shrinks; Nova has been told nothing yet.
+        with open(CONF.kubernetes.manifest, 'r+', encoding='utf-8') as f:
+            text = f.read().replace('8Gi', '4Gi')
+            f.seek(0)
+            f.write(text)
+        self.driver._watcher.refresh()
+        self.assertEqual(4096, self.driver._reported.memory_limit_mb() or
+                         self.driver._reported.limits['MEMORY_MB'])
+
+    def test_guest_slice_that_cannot_be_held(self):
+        self.hold()
+        self.manifest(cpu='4', memory='8Gi')
+        before = len(self.log.output)
+        self.assertRaises(SystemExit, self.driver.init_host, 'host')
+        last = self.log.output[before:].splitlines()[-1]
+        self.assertIn('nova-compute does not start: [kubernetes] guest_slice '
+                      '/machine: there is no such cgroup', last)
+
+    def test_guest_slice_that_must_not_be(self):
+        self.hold()
+        self.patch_nodes(NODE)
+        self.flags(group='kubernetes', guest_slice='/kubepods')
+        self.manifest(cpu='4', memory='8Gi')
+        self._refused('guest_slice /kubepods', 'guests_pod')
+
+    def test_guest_slice_where_nova_knows_the_node(self):
+        tree = self.hold()
+        self.patch_nodes(NODE)
+        self.flags(group='kubernetes', node_name=NODE, follow_cordon=False)
+        self.manifest(cpu='4', memory='8Gi')
+        found = driver.K8sLibvirtDriver(fake.FakeVirtAPI())
+        found.init_host('host')
+        self.addCleanup(found.cleanup_host, 'host')
+        self.assertEqual((0, 0), self.limits(found))
+        self.assertEqual({findings.NOT_HELD}, found._reasons())
+        # After a boot, it comes with libvirt.
+        tree.make('machine')
+        found._holding._step()
+        self.assertEqual((4, 8192), self.limits(found))
+        self.assertEqual(frozenset(), found._reasons())
 
     def test_closed_opens_by_itself(self):
         self.patch_nodes(NODE)

@@ -12,14 +12,18 @@
 
 """The values for OpenStack-Helm have the names that its charts have."""
 
+import configparser
 import pathlib
 import tempfile
 
 import nova.conf
+from oslo_rootwrap import filters
 import testtools
 import yaml
 
+from nova_k8s.accounting import privileged as guests
 from nova_k8s import conf
+from nova_k8s.confinement import privileged as guest_slice
 from nova_k8s.limits import budget
 from nova_k8s.limits.sources import manifest
 
@@ -73,6 +77,36 @@ def daemonset(values):
                 'name': 'libvirt',
                 'resources': values['pod']['resources']['libvirt'],
             }]}}}}]})
+
+
+class FiltersTest(testtools.TestCase):
+    """What rootwrap lets nova-compute start as root."""
+
+    def setUp(self):
+        super().setUp()
+        parser = configparser.RawConfigParser()
+        parser.read(VALUES.with_name('nova-k8s.filters'))
+        self.filters = []
+        for _, text in parser.items('Filters'):
+            name, path, user, *arguments = text.split(', ')
+            self.assertEqual('RegExpFilter', name)
+            self.filters.append(filters.RegExpFilter(path, user, *arguments))
+
+    def lets(self, context, config='/etc/nova/nova.conf'):
+        return sum(each.match([
+            'privsep-helper', '--config-file', config, '--privsep_context',
+            context, '--privsep_sock_path', '/tmp/tmpx1/privsep.sock'])
+            for each in self.filters)
+
+    def test_helpers(self):
+        for context in (guests.guests_pctxt, guest_slice.slice_pctxt):
+            self.assertEqual(1, self.lets(context.pypath), context.pypath)
+
+    def test_nothing_else(self):
+        context = guest_slice.slice_pctxt.pypath
+        self.assertFalse(self.lets('nova.privsep.sys_admin_pctxt'))
+        self.assertFalse(self.lets(context, '/etc/../tmp/nova.conf'))
+        self.assertFalse(self.lets(context, '/tmp/nova.conf'))
 
 
 class ValuesTest(testtools.TestCase):

@@ -142,6 +142,25 @@ class FindTest(base.TestCase):
                 pod=None, folder=None, guests=self.escaped(cgroup)[1:])]
             self.assertEqual(['guests-pod', 'escaped'], checks)
 
+    def test_guest_slice(self):
+        there = {'guest_slice': '/machine.slice', 'pod': None,
+                 'expected': False, 'told_uid': None, 'controllers': None,
+                 'folder': '/node/cgroup/machine.slice'}
+        self.assertEqual([], self.find(**there))
+        self.problem('guest-slice', 'no such cgroup',
+                     **{**there, 'folder': None})
+        self.problem('guest-slice', 'machine.slice/cpu.max: there is no limi',
+                     **there, unlimited=('cpu.max',))
+        self.warning('pids.max', 'TasksMax', **there, pids_max=1000)
+        self.warning('swap', 'machine.slice/memory.swap.max', **there,
+                     swap_bytes=1 << 30)
+        self.problem('oom-group', 'memory.oom.group', **there,
+                     oom_group=True)
+        for cgroup in ('/machine/qemu-2', '/machine.slice.d/x',
+                       '/kubepods/pod7c1d7e6a-1111-2222-3333-444455556666'):
+            self.problem('escaped', f'{cgroup}, outside of /machine.slice',
+                         **there, guests=self.escaped(cgroup))
+
     def test_problems_come_first(self):
         found = self.find(swap_bytes=1 << 30, oom_group=True)
         self.assertEqual(['oom-group', 'swap'],
@@ -161,6 +180,17 @@ class ReasonsTest(base.TestCase):
         self.assertEqual(frozenset(), self.reasons('warn', '/machine/x'))
         self.assertEqual({findings.ESCAPED},
                          self.reasons('disable', '/machine/x'))
+
+    def test_outside_of_a_slice(self):
+        def reasons(on_escape):
+            seen = dataclasses.replace(
+                GOOD, guest_slice='/machine.slice', pod=None, expected=False,
+                guests=(dataclasses.replace(
+                    GUEST, inside=False, cgroup='/kubepods/pod7c1d7e6a-1111-'
+                                                '2222-3333-444455556666'),))
+            return findings.reasons(seen, findings.find(seen), on_escape)
+        self.assertEqual(frozenset(), reasons('warn'))
+        self.assertEqual({findings.ESCAPED}, reasons('disable'))
 
     def test_memory_that_is_promised_twice(self):
         self.assertEqual(

@@ -39,7 +39,7 @@ class TestCase(base.TestCase):
         path.write_text(text)
 
     def read(self, guests=(), pod=POD, **fields):
-        return snapshot.read(str(self.tree), dict(guests), pod,
+        return snapshot.read(str(self.tree), dict(guests or {}), pod,
                              proc=str(self.proc), told=str(self.told),
                              **fields)
 
@@ -133,6 +133,24 @@ class ReadTest(TestCase):
         self.assertIsNone(found.pod)
         self.assertIsNone(found.folder)
         self.assertIsNone(found.controllers)
+
+    def test_slice(self):
+        self.write('cg/cgroup.controllers')
+        self.write('proc/2/comm', 'kthreadd\n')
+        found = self.read(None, None, expected=False,
+                          guest_slice='machine.slice')
+        self.assertEqual(('/machine.slice', None, ()), (
+            found.guest_slice, found.folder, found.unlimited))
+        for name, text in (
+                ('cgroup.controllers', 'cpu memory'), ('memory.max', '9'),
+                ('cpu.max', 'max 100000'), ('a/cgroup.procs', '42\n')):
+            self.write(f'cg/machine.slice/{name}', text)
+        found = self.read({'u': 42, 'v': 43}, None, expected=False,
+                          guest_slice='machine.slice')
+        self.assertEqual((str(self.tree / 'machine.slice'), ('cpu.max',), 1),
+                         (found.folder, found.unlimited, found.pids))
+        self.assertEqual([True, False],
+                         [each.inside for each in found.guests])
 
     def test_without_an_api_server(self):
         found = self.read({'u': 42}, pod=None, pod_problem='away')

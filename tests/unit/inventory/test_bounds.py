@@ -402,6 +402,14 @@ class CapTest(base.TestCase):
         self.assertEqual({bounds.VCPU: 8, bounds.MEMORY_MB: 1024},
                          bounds.cap(limits, (1024, 9000)))
 
+    def test_one_of_both(self):
+        limits = {bounds.VCPU: 8, bounds.MEMORY_MB: None}
+        self.assertEqual(limits, bounds.cap(limits, (None, None)))
+        self.assertEqual({bounds.VCPU: 8, bounds.MEMORY_MB: 1024},
+                         bounds.cap(limits, (1024, None)))
+        self.assertEqual({bounds.VCPU: 0, bounds.MEMORY_MB: None},
+                         bounds.cap(limits, (None, 900)))
+
     def test_where_the_machine_is_the_limit(self):
         self.assertEqual(
             {bounds.VCPU: 3, bounds.MEMORY_MB: 0},

@@ -97,6 +97,43 @@ class BoundTest(base.TestCase):
             self.assertEqual(4, records[bounds.VCPU]['total'])
             self.assertTrue(wake)
 
+    def test_what_the_cgroup_of_guests_enforces(self):
+        found = reported.Reported(
+            lambda: budget.Budget('Pod a/b', 4000, 8 * 2 ** 30), 'error')
+        found.hold(lambda: (4096, 2500))
+        records, _ = found.bound({bounds.VCPU: record(64),
+                                  bounds.MEMORY_MB: record(16384)})
+        self.assertEqual([2, 4096], [records[name]['total'] for name in (
+            bounds.VCPU, bounds.MEMORY_MB)])
+        self.assertEqual(4096, found.memory_limit_mb())
+        # Beyond that, the kernel would end guests.
+        self.assertEqual(4096, found.start_limit_mb())
+        # Those that are here may be started, also before it is there.
+        found.hold(lambda: (0, 0))
+        self.assertEqual(0, found.memory_limit_mb())
+        self.assertEqual(8192, found.start_limit_mb())
+
+    def test_what_is_let_in_where_a_cgroup_holds_guests(self):
+        found = reported.Reported(
+            lambda: budget.Budget('Pod a/b', 4000, 8 * 2 ** 30), 'error')
+        for held, expected in ((4096, 4096), (7168, 6144), (None, 6144)):
+            found.hold(lambda: (held, None))
+            found.cap = lambda: (2048, 2000)
+            found.claim_cap = lambda: (6144, 3000)
+            self.assertEqual([expected] * 2, [
+                found.memory_limit_mb(), found.start_limit_mb()])
+            self.assertEqual(2048, found.limits[bounds.MEMORY_MB])
+
+    def test_dedicated_cpus_and_the_cgroup_of_guests(self):
+        found = reported.Reported(
+            lambda: budget.Budget('Pod a/b', 8000, 8 * 2 ** 30), 'error')
+        found.hold(lambda: (8192, 5000))
+        records, _ = found.bound({bounds.VCPU: record(64),
+                                  bounds.PCPU: record(4)})
+        self.assertEqual([1, 4], [records[name]['total'] for name in (
+            bounds.VCPU, bounds.PCPU)])
+        self.assertEqual((0, 5000, False), found.told())
+
     def test_limit_of_memory(self):
         for limit, machine, expected in (
                 (8 * 2 ** 30, 2 ** 18, 8192), (2 ** 40, 2 ** 18, 2 ** 18),
@@ -173,6 +210,16 @@ class HugePagesTest(base.TestCase):
             self.present = self._budget(2 ** 40, **{'2Mi': 2 ** 30})
             self.assertEqual(65536 - 4096 + 1024, self.reported._wanted()[
                 bounds.MEMORY_MB]['total'])
+
+    def test_of_the_cgroup_of_guests(self):
+        """Its limit is one of ordinary memory, and so is what was told."""
+        self.present = self._budget(**{'2Mi': 2 ** 30})
+        self.start()
+        self.reported.hold(lambda: (4096, None))
+        self.assertEqual(4096 + 1024, self.memory()['total'])
+        self.assertEqual((4096, 0, False), self.reported.told())
+        self.assertEqual(4096, self.reported.memory_limit_mb())
+        self.assertEqual({2048: 1024}, self.reported.pages_mb())
 
     def test_what_the_machine_has(self):
         self.present = self._budget(2 ** 40, **{'2Mi': 2 ** 40})
@@ -411,6 +458,43 @@ class PublishTest(base.TestCase):
         self.assertEqual(3, self.write.call_count)
         self.publish()
         self.assertEqual(3, self.write.call_count)
+
+    def test_told(self):
+        # Where a cgroup holds guests, what Nova's first audit wrote is looked
+        # at: it may have failed.
+        self.tracker.disabled.return_value = False
+        self.reported.hold(lambda: (None, None))
+        self.assertEqual((0, 0, False), self.reported.told())
+        self.assertTrue(self.reported.bound(self.reported._stock)[1])
+        self.assertEqual((8192, 4000, False), self.reported.told())
+        self.publish()
+        self.assertEqual((8192, 4000, True), self.reported.told())
+        # A write that may have arrived, and one that may not have.
+        self.write.side_effect = errors.NotWritten('no answer')
+        for cpu, memory in ((8000, 2 ** 30), (1000, 2 ** 34)):
+            self.present = budget.Budget('Pod a/b', cpu, memory)
+            self.assertRaises(errors.NotWritten, self.publish)
+        self.assertEqual((16384, 8000, True), self.reported.told())
+        self.write.side_effect = None
+        self.publish()
+        self.assertEqual((16384, 1000, True), self.reported.told())
+
+    def test_told_by_the_last_start(self):
+        self.tracker.disabled.return_value = False
+        self.node.numa_topology = None
+        self.reported = reported.Reported(lambda: self.present, 'error',
+                                          self.node)
+        self.reported.hold(lambda: (None, None))
+        self.assertEqual((65536, 64000, False), self.reported.told())
+        self.reported.bound({bounds.VCPU: record(64),
+                             bounds.MEMORY_MB: record(2 ** 18)})
+        self.assertEqual((65536, 64000, False), self.reported.told())
+        self.publish()
+        self.assertEqual((8192, 4000, True), self.reported.told())
+        # What is closed cannot be allocated.
+        self.present = None
+        self.publish()
+        self.assertEqual((0, 0, True), self.reported.told())
 
     def test_nova_wrote_meanwhile(self):
         self.tracker.disabled.return_value = False
