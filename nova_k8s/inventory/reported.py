@@ -15,18 +15,15 @@
 
 import functools
 
-from oslo_log import log as logging
-
 from nova_k8s.accounting import claims
 from nova_k8s.inventory import bounds
+from nova_k8s.inventory import caveats
 from nova_k8s.inventory import compute_node as compute_nodes
 from nova_k8s.inventory import hugepages
 from nova_k8s.inventory import pinning
 from nova_k8s.inventory import placement
 from nova_k8s.inventory import sold
 from nova_k8s.util import deadline
-
-LOG = logging.getLogger(__name__)
 
 # Seconds that Placement has for one change. [placement] timeout, where it is
 # set, ends what was given up; Nova's default is to wait for ever.
@@ -89,7 +86,7 @@ class Reported:
             resource_class: getattr(known, field)
             for resource_class, field in self._fields
         } if known else {}
-        self._warned = None
+        self._caveats = caveats.Caveats()
 
     @property
     def limits(self):
@@ -391,25 +388,7 @@ class Reported:
             compute_node.save()
 
     def _warn(self):
-        pages = self.pages()
-        machine = bounds.ordinary(self._stock, pages)
-        stock = {resource_class: machine[resource_class]
-                 for resource_class in bounds.FIELDS
-                 if resource_class in machine}
-        # What is reserved changes all the time, and is no news.
-        seen = (self._budget(), pages, {
-            name: record['total'] for name, record in stock.items()})
-        if seen != self._warned and seen[0]:
-            if self.accounts and bounds.MEMORY_MB in stock:
-                stock[bounds.MEMORY_MB] = dict(
-                    stock[bounds.MEMORY_MB], reserved=self.accounts.others_mb)
-            for line in bounds.list_warnings(
-                    seen[0], stock, pages if self._ram else None):
-                LOG.warning('%s', line)
-            line = bounds.warn_of_ratio(
-                self._stock.get(bounds.MEMORY_MB),
-                self.limits[bounds.MEMORY_MB],
-                seen[0].source)
-            if line:
-                LOG.warning('%s', line)
-        self._warned = seen
+        self._caveats.tell(
+            self._budget(), self._stock, self.pages(),
+            self.limits[bounds.MEMORY_MB], self._ram,
+            self.accounts and self.accounts.others_mb)
