@@ -198,12 +198,15 @@ def _each(function, *limits):
         *map(dataclasses.astuple, limits))))
 
 
-def bound(goal, seen):
+def bound(goal, seen, report):
     """Return the Limits up to which Nova may be told while it is written.
 
     Before a smaller limit is written they have to be in force already.
+
+    :param report: those up to now: where the cgroup has no limit yet, that
+        of the goal is none to be told of
     """
-    return _each(least, goal, seen.enforced)
+    return _each(least, goal, seen.enforced, report)
 
 
 def report(goal, seen):

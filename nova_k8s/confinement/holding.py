@@ -115,6 +115,10 @@ class Cgroup:
             found = self._cgroup_of(self.unit)
         except errors.NotYet as exc:
             raise errors.NotYet(self._say(exc)) from None
+        except PermissionError as exc:
+            raise errors.NotYet(self._say(
+                f'systemd does not say which cgroup {self.unit} has '
+                f'({exc})')) from None
         if found != self.path:
             raise errors.NotYet(self._say(
                 f'systemd\'s unit {self.unit} has '
@@ -244,6 +248,11 @@ class Holding:
         return (None if memory is None else memory // budget.MIB,
                 self._report.cpu_millicores)
 
+    @property
+    def escaped(self):
+        """How many guests are outside of it, None where not known."""
+        return self._escapes and self._escapes.escaped
+
     def reasons(self):
         """Return why no guest may be placed, from memory."""
         return self._lost | self._escapes.reasons
@@ -308,8 +317,9 @@ class Holding:
             # Nothing is offered; guests stay held to what they had.
             self._well(seen)
             return LATER
-        # First the report: from here on nobody is told more than is wanted.
-        self._set(guest_slice.bound(goal, seen))
+        # First the report: from here on nobody is told more than is wanted,
+        # nor what is in force only when it is written.
+        self._set(guest_slice.bound(goal, seen, self._report))
         told = self._told()
         made = guest_slice.decide(goal, seen, told)
         if made:

@@ -73,9 +73,14 @@ class CgroupTest(base.TestCase):
         self.units = {'machine.slice': '/machine.slice'}
 
     def cgroup(self, text='/machine', **arguments):
-        return holding.Cgroup(
-            text, self.tree.path, cgroup_of=lambda unit: self.units.get(unit),
-            **arguments)
+        return holding.Cgroup(text, self.tree.path,
+                              cgroup_of=self.cgroup_of, **arguments)
+
+    def cgroup_of(self, unit):
+        found = self.units.get(unit)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def refused(self, kind, text, why):
         exc = self.assertRaises(kind, self.cgroup(text).check)
@@ -121,6 +126,10 @@ class CgroupTest(base.TestCase):
     def test_one_that_systemd_does_not_know(self):
         self.tree.make('other.slice')
         self.refused(errors.NotYet, '/other.slice', 'has no cgroup')
+        self.units['other.slice'] = errors.NotYet('systemd is away')
+        self.refused(errors.NotYet, '/other.slice', 'systemd is away')
+        self.units['other.slice'] = PermissionError('not for you')
+        self.refused(errors.NotYet, '/other.slice', 'not for you')
         self.units['other.slice'] = '/a.slice/other.slice'
         self.refused(errors.NotYet, '/other.slice', '/a.slice/other.slice')
 
@@ -233,6 +242,26 @@ class HoldingTest(base.TestCase):
         self.assertEqual(holding.LATER, self.holding._step())
         self.assertEqual(([], 1), (self.said, self.log.output.count('holds')))
 
+    def test_nothing_is_told_before_it_is_held(self):
+        for make in (
+                lambda: None,
+                # Somebody took the limit away, and there is to be more.
+                lambda: self.tree.make('machine')):
+            make()
+            before, seen = self.holding.cap(), []
+            write = self.holding._where._write
+
+            def look(*args):
+                seen.append(self.holding.cap())
+                write(*args)
+
+            with mock.patch.object(self.holding._where, '_write', look):
+                self.holding._step()
+            self.assertEqual([before], seen)
+            self.assertEqual((self.goal.memory_bytes // MIB, 4000),
+                             self.holding.cap())
+            self.goal = guest_slice.Limits(16 << 30, 4000)
+
     def test_growth(self):
         self.holding.hold()
         self.goal = guest_slice.Limits(16 << 30, 4000)
@@ -336,6 +365,7 @@ class HoldingTest(base.TestCase):
 
     def test_guest_elsewhere(self):
         self.holding.hold()
+        self.assertIsNone(self.holding.escaped)
         proc = self.folder()
         for path, text in (('2/comm', 'kthreadd\n'),
                            ('43/cgroup', '0::/elsewhere\n')):
@@ -345,6 +375,7 @@ class HoldingTest(base.TestCase):
         self.holding._escapes._proc = proc
         self.guests = {'u': 43}
         self.holding._escapes.look()
+        self.assertEqual(1, self.holding.escaped)
         line, = self.said
         self.assertIn('in the cgroup /elsewhere, outside of /machine',
                       line.text)
@@ -586,7 +617,7 @@ class OrderTest(base.TestCase):
         self.useFixture(fixtures.FakeLogger(level=logging.ERROR))
 
     # A seed, as shorter stories are not simpler ones.
-    @settings(max_examples=300, phases=(Phase.generate,))
+    @settings(max_examples=150, phases=(Phase.generate,))
     @given(st.integers(0, 2 ** 64))
     def test_order(self, seed):
         story = Story(seed)
