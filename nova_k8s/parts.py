@@ -160,7 +160,8 @@ class Parts:
             from nova_k8s.metrics import exporter
             self._exporter = exporter.from_conf(
                 CONF, self._watcher, self._reported, self._accounts,
-                self._elastic, self._guests_pod, self._drainer)
+                self._elastic, self._guests_pod or self._holding,
+                self._drainer)
         self._service = switch.from_conf(
             CONF, host, self.virtapi, self._is_open, node_source,
             self._tell_of_service, self._reasons)

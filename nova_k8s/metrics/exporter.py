@@ -40,17 +40,18 @@ class Collector:
     :param reported: inventory.reported.Reported
     :param accounts: accounting.accounts.Accounts
     :param mover: elastic.mover.Mover, or None
-    :param guests_pod: confinement.controller.Controller, or None
+    :param where: confinement.controller.Controller or
+        confinement.holding.Holding, or None
     :param drainer: drain.drainer.Drainer, or None
     """
 
     def __init__(self, watcher, reported, accounts, mover=None,
-                 guests_pod=None, drainer=None):
+                 where=None, drainer=None):
         self._watcher = watcher
         self._reported = reported
         self._accounts = accounts
         self._mover = mover
-        self._guests_pod = guests_pod
+        self._where = where
         self._drainer = drainer
 
     def collect(self):
@@ -63,10 +64,10 @@ class Collector:
 
     def _whereabouts(self):
         """Guests that are not where they belong, and those that are to go."""
-        escaped = self._guests_pod and self._guests_pod.escaped
+        escaped = self._where and self._where.escaped
         if escaped is not None:
-            yield _gauge('guests_escaped', 'Guests outside of their pod: no '
-                         'limit of Kubernetes holds them.', escaped)
+            yield _gauge('guests_escaped', 'Guests outside of their pod, or '
+                         'of guest_slice: no limit holds them.', escaped)
         if self._drainer:
             draining, left = self._drainer.reasons(), self._drainer.left
             yield _gauge('draining', 'Whether guests are moved away from '
@@ -207,12 +208,12 @@ class Exporter:
             self._server.server_close()
 
 
-def from_conf(conf, watcher, reported, accounts, elastic, guests_pod=None,
+def from_conf(conf, watcher, reported, accounts, elastic, where=None,
               drainer=None):
     """Return the Exporter that nova.conf asks for, or None."""
     if not conf.kubernetes.metrics_port:
         return None
     mover = elastic and elastic.mover
     return Exporter(conf.kubernetes,
-                    Collector(watcher, reported, accounts, mover, guests_pod,
+                    Collector(watcher, reported, accounts, mover, where,
                               drainer), mover)
