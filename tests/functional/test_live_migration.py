@@ -336,7 +336,10 @@ class TLSTest(TestCase):
 
         waiting.until(shows_another, 'the target shows the new one')
         self.assertEqual(pid, self.target.pid)
-        self.assertIn('libvirtd has the new certificates', self.target.log())
+        # Who has libvirtd read them says so when that is done.
+        waiting.until(
+            lambda: 'libvirtd has the new certificates' in self.target.log(),
+            lambda: 'A word of the new certificates in %s' % self.target.log())
         self.assertTrue(domain.isActive())
 
     def test_an_expired_certificate_keeps_no_guest_from_libvirt(self):
