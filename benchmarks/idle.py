@@ -237,7 +237,9 @@ class Idle(compute.Compute):
             options['DEFAULT']['compute_driver'] = 'k8s.K8sLibvirtDriver'
             options['kubernetes'] = {
                 'pod_name': pod.pod.metadata.name, 'node_name': pod.node,
-                'namespace': pod.namespace, 'hypervisor_hostname': host}
+                'namespace': pod.namespace, 'hypervisor_hostname': host,
+                # That pod has no container in which this process runs.
+                'disk_limit_gb': 128}
             # As in a pod.
             volume = self.useFixture(fixtures.TempDir()).join('account')
             self.plane.service_account_volume(
