@@ -113,7 +113,7 @@ for pid in os.listdir('/proc'):
     if pid.isdigit() and int(status['PPid']) == os.getpid():
         result['capabilities'] = [status[name].strip()
                                   for name in ('CapEff', 'CapPrm')]
-print(json.dumps(result))
+print(json.dumps(result), flush=True)
 os._exit(0)
 '''
 
