@@ -167,11 +167,6 @@ def wanted(present, unlimited):
         None if millicores is None else max(LEAST_MILLICORES, millicores))
 
 
-def least(*amounts):
-    """Return the least of what may be None for no limit."""
-    return min((each for each in amounts if each is not None), default=None)
-
-
 @dataclasses.dataclass(frozen=True)
 class Told:
     """What Nova has been told at most."""
@@ -189,7 +184,7 @@ def _aims(goal, own, told):
         if own is not None and not told.certain:
             return own
         # Not below what Nova has been told, and no growth for that either.
-        return least(own, max(goal, limit))
+        return budget.least(own, max(goal, limit))
     return _each(one, goal, own, told.limits)
 
 
@@ -206,7 +201,7 @@ def bound(goal, seen, report):
     :param report: those up to now: where the cgroup has no limit yet, that
         of the goal is none to be told of
     """
-    return _each(least, goal, seen.enforced, report)
+    return _each(budget.least, goal, seen.enforced, report)
 
 
 def report(goal, seen):
@@ -218,7 +213,7 @@ def report(goal, seen):
     def one(goal, own, enforced):
         if goal is not None and own is None:
             return 0
-        return least(goal, enforced)
+        return budget.least(goal, enforced)
     return _each(one, goal, seen.own, seen.enforced)
 
 

@@ -17,6 +17,7 @@ Pure functions over the records that Nova's driver reports to Placement.
 
 from nova_k8s import errors
 from nova_k8s.inventory import hugepages
+from nova_k8s.limits import budget as budgets
 
 VCPU = 'VCPU'
 PCPU = 'PCPU'
@@ -62,8 +63,7 @@ def cap(limits, most):
     memory_mb, millicores = most or (None, None)
     mine = {MEMORY_MB: memory_mb,
             VCPU: None if millicores is None else millicores // 1000}
-    return {name: min((each for each in (limit, mine[name])
-                       if each is not None), default=None)
+    return {name: budgets.least(limit, mine[name])
             for name, limit in limits.items()}
 
 

@@ -33,6 +33,7 @@ from oslo_log import log as logging
 from nova_k8s import errors
 from nova_k8s.kube import client as kube_client
 from nova_k8s.kube import pods
+from nova_k8s.limits import budget
 from nova_k8s.limits import pod_spec
 from nova_k8s.limits.sources import manifest
 from nova_k8s.limits import volumes
@@ -210,4 +211,4 @@ def _read_manifest(path, place):
             problems.append(str(exc))
     if not found:
         raise errors.Unreadable(f'{path}: {errors.listed(problems)}')
-    return min((each for each in found if each is not None), default=None)
+    return budget.least(*found)

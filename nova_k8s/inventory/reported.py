@@ -23,6 +23,7 @@ from nova_k8s.inventory import hugepages
 from nova_k8s.inventory import pinning
 from nova_k8s.inventory import placement
 from nova_k8s.inventory import sold
+from nova_k8s.limits import budget as budgets
 from nova_k8s.util import deadline
 
 # Seconds that Placement has for one change. [placement] timeout, where it is
@@ -198,8 +199,7 @@ class Reported:
         machine = bounds.ordinary(self._stock, self.pages()).get(
             bounds.MEMORY_MB)
         limit = self._limits(*most)[bounds.MEMORY_MB]
-        return min((each for each in (limit, machine and machine['total'])
-                    if each is not None), default=None)
+        return budgets.least(limit, machine and machine['total'])
 
     def start_limit_mb(self):
         """What a guest that is here must fit in to be started; None for any.

@@ -134,6 +134,11 @@ class Budget:
         }
 
 
+def least(*limits):
+    """Return the least of several limits, None where none of them is set."""
+    return min((each for each in limits if each is not None), default=None)
+
+
 def describe(found):
     """The limits in words."""
     cpu, memory_mb = found.cpu_millicores, found.memory_mb

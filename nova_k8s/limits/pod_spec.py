@@ -106,7 +106,7 @@ def _parse(pod, choice, who, read_from, running):
     limits, missing = {}, []
     own = [_container_limits(c, pending) for c in chosen]
     for resource in (CPU, MEMORY, EPHEMERAL_STORAGE):
-        values = [_smaller(each.get(resource), pod_limits.get(resource))
+        values = [budget.least(each.get(resource), pod_limits.get(resource))
                   for each in own]
         if None not in values:
             limits[resource] = max(values)
@@ -257,7 +257,7 @@ def _effective(wished, status, path, pending):
     actual = _amounts(status, 'limits', path)
     if pending.certain:
         return actual
-    return {r: _smaller(wished.get(r), actual.get(r))
+    return {r: budget.least(wished.get(r), actual.get(r))
             for r in {*wished, *actual}}
 
 
@@ -343,11 +343,6 @@ def _pod_requests(spec, containers):
         elif resource in limits:
             requests.setdefault(resource, limits[resource])
     return requests
-
-
-def _smaller(one, other):
-    """The smaller of two limits, of which either may not be set."""
-    return min((v for v in (one, other) if v is not None), default=None)
 
 
 def _integer(amount, factor=1):

@@ -21,6 +21,15 @@ def some(*hugepages):
     return budget.Budget('Pod a/b', 4000, GI, hugepages=hugepages)
 
 
+class LeastTest(base.TestCase):
+
+    def test_of_what_is_set(self):
+        self.assertEqual(0, budget.least(3, None, 0))
+        self.assertEqual(3, budget.least(None, 3))
+        self.assertIsNone(budget.least(None, None))
+        self.assertIsNone(budget.least())
+
+
 class HugePagesTest(base.TestCase):
 
     def test_by_size(self):
