@@ -20,20 +20,44 @@ import sys
 import fixtures
 import testtools
 
-# Starts the helper as root would, becomes somebody, and looks at a process
-# of root that plays QEMU.
-SCRIPT = '''
-import ctypes, dataclasses, json, mmap, os, sys
+# Starts the helper of a context as root would, and becomes somebody; says what
+# was found.
+SHARED = '''
+import dataclasses, json, os, pathlib, sys
 from oslo_config import cfg
 from oslo_privsep import priv_context
+
+
+def begin(context):
+    cfg.CONF([])
+    context.start(priv_context.Method.FORK)
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+
+
+def end(result):
+    # The helper's capabilities, as the kernel tells them.
+    for pid in os.listdir('/proc'):
+        try:
+            with open(f'/proc/{pid}/status') as f:
+                status = dict(line.split(':', 1) for line in f if ':' in line)
+        except OSError:
+            continue
+        if pid.isdigit() and int(status['PPid']) == os.getpid():
+            result['capabilities'] = [status[name].strip()
+                                      for name in ('CapEff', 'CapPrm')]
+    print(json.dumps(result), flush=True)
+    os._exit(0)
+
+'''
+
+# Looks at a process of root that plays QEMU.
+LOOK = '''
 from nova_k8s.accounting import privileged
 from nova_k8s.accounting import usage
 
-cfg.CONF([])
-privileged.guests_pctxt.start(priv_context.Method.FORK)
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
+begin(privileged.guests_pctxt)
 process = usage.Process('u', int(sys.argv[1]), 65536)
 result = {'mode': privileged.guests_pctxt.client_mode}
 try:
@@ -46,17 +70,7 @@ try:
     privileged.used(usage.Process('u', 4194305, 65536))
 except FileNotFoundError:
     result['ended'] = True
-# The helper's capabilities, as the kernel tells them.
-for pid in os.listdir('/proc'):
-    try:
-        with open(f'/proc/{pid}/status') as f:
-            status = dict(line.split(':', 1) for line in f if ':' in line)
-    except OSError:
-        continue
-    if pid.isdigit() and int(status['PPid']) == os.getpid():
-        result['capabilities'] = status['CapEff'].strip()
-print(json.dumps(result), flush=True)
-os._exit(0)
+end(result)
 '''
 
 # 64 MiB for the guest, of which 8 are touched.
@@ -71,21 +85,13 @@ sys.stdin.read()
 
 CAP_SYS_PTRACE = 19
 
-# The same with files that are root's, as those of a cgroup are, and with
-# another context.
+# Writes to files that are root's, as those of a cgroup are.
 LIMIT = '''
-import json, os, pathlib, sys
-from oslo_config import cfg
-from oslo_privsep import priv_context
 from nova_k8s.confinement import guest_slice
 from nova_k8s.confinement import privileged
 from nova_k8s import errors
 
-cfg.CONF([])
-privileged.slice_pctxt.start(priv_context.Method.FORK)
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
+begin(privileged.slice_pctxt)
 folder = sys.argv[1]
 result = {}
 try:
@@ -104,17 +110,7 @@ try:
     privileged.write_limits(folder + '/gone', None, guest_slice.Limits())
 except errors.NotYet as exc:
     result['gone'] = str(exc)
-for pid in os.listdir('/proc'):
-    try:
-        with open(f'/proc/{pid}/status') as f:
-            status = dict(line.split(':', 1) for line in f if ':' in line)
-    except OSError:
-        continue
-    if pid.isdigit() and int(status['PPid']) == os.getpid():
-        result['capabilities'] = [status[name].strip()
-                                  for name in ('CapEff', 'CapPrm')]
-print(json.dumps(result), flush=True)
-os._exit(0)
+end(result)
 '''
 
 
@@ -125,6 +121,15 @@ class PrivilegedTest(testtools.TestCase):
         if os.geteuid():
             self.skipTest('Only root starts a privsep helper without sudo.')
 
+    def ask(self, script, argument):
+        """Return what a script finds as somebody, with a helper of root."""
+        done = subprocess.run(
+            [sys.executable, '-c', SHARED + script, argument], text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, timeout=120)
+        self.assertEqual(0, done.returncode, done.stderr)
+        return json.loads(done.stdout.splitlines()[-1])
+
     def test_another_users_process(self):
         guest = subprocess.Popen(
             [sys.executable, '-I', '-S', '-c', GUEST], text=True,
@@ -133,16 +138,13 @@ class PrivilegedTest(testtools.TestCase):
         self.addCleanup(guest.stdin.close)
         self.addCleanup(guest.stdout.close)
         self.assertEqual('ready\n', guest.stdout.readline())
-        done = subprocess.run(
-            [sys.executable, '-c', SCRIPT, str(guest.pid)], text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-        self.assertEqual(0, done.returncode, done.stderr)
-        found = json.loads(done.stdout.splitlines()[-1])
+        found = self.ask(LOOK, str(guest.pid))
         self.assertEqual((True, 'denied', True), (
             found['mode'], found['direct'], found['ended']))
         self.assertEqual(8192, found['used']['guest_kb'])
         self.assertGreater(found['used']['own_kb'], 0)
-        self.assertEqual(1 << CAP_SYS_PTRACE, int(found['capabilities'], 16))
+        self.assertEqual(1 << CAP_SYS_PTRACE,
+                         int(found['capabilities'][0], 16))
 
     def test_limits_of_a_cgroup(self):
         folder = self.useFixture(fixtures.TempDir()).path
@@ -153,12 +155,7 @@ class PrivilegedTest(testtools.TestCase):
                 f.write('max')
             os.chmod(path, 0o644)
         os.chmod(folder, 0o755)
-        done = subprocess.run(
-            [sys.executable, '-c', LIMIT, folder], text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, timeout=120)
-        self.assertEqual(0, done.returncode, done.stderr)
-        found = json.loads(done.stdout.splitlines()[-1])
+        found = self.ask(LIMIT, folder)
         self.assertIn('is no cgroup', found.pop('gone'))
         self.assertEqual({
             'direct': 'denied', 'else': 'refused',
